@@ -1,0 +1,347 @@
+"""The `lab` object that checks are given: the only way in which a check sees or touches the cluster."""
+
+from __future__ import annotations
+
+import difflib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from checkers.declare import CannotTell, Fail
+from checkers.evidence import Tape
+from checkers.observe import Observation
+from checkers.prober import Prober
+from checkers.restore import Restorer
+from cluster.api import Api, ApiError, Object, Unreachable
+
+T = TypeVar("T")
+LOOK_EVERY = 0.1  # seconds between two looks when nothing is known to have changed
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What a live run asks; a replayed run has none."""
+
+    api: Api
+    observation: Observation
+    prober: Prober
+
+
+@dataclass(frozen=True)
+class HttpAnswer:
+    """An answer as seen from a pod in the cluster; `error` is set when there was none."""
+
+    url: str
+    status: int
+    headers: Mapping[str, str]
+    body: str
+    error: str
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.url}: " + (self.error or f"HTTP {self.status}: {self.body[:200].strip()}")
+
+    def json(self) -> Any:
+        """The decoded body, or None when it is no JSON."""
+        import json
+
+        try:
+            return json.loads(self.body)
+        except ValueError:
+            return None
+
+
+class Lab:
+    """One check's window on the cluster. Every read is recorded; offline, the recorded answers come back.
+
+    `namespace` is the student's; `names` are the names, ports and counts of lab.yaml; `given` are the objects
+    that `kailab start` put there, as noted then ({"Kind/name": uid}).
+    """
+
+    def __init__(
+        self, namespace: str, names: Mapping[str, Any], tape: Tape, sources: Sources | None,
+        *, given: Mapping[str, str] | None = None, deadline: float = 0.0, say: Callable[[str], None] = lambda _: None, cancelled: threading.Event | None = None,
+    ) -> None:  # fmt: skip
+        self.namespace, self.names, self.given = namespace, names, given or {}
+        self._tape, self._sources, self._deadline, self._say = tape, sources, deadline, say
+        self._view = sources.observation.view() if sources else {}
+        self._cancelled = cancelled or threading.Event()
+        self.restorer: Restorer | None = None  # set by the runner around a trigger
+
+    # reading objects
+
+    def objects(self, kind: str, **labels: str) -> list[Object]:
+        """All objects of a kind named in the check's `reads` ("Pod", "Pod@kube-system"), filtered by labels."""
+        items = self._tape.read(f"list {kind}", lambda: self._listed(kind))
+        wanted = {name.replace("__", "/").replace("_", "-"): value for name, value in labels.items()}
+        return [item for item in items if _has_labels(item, wanted)]
+
+    def _listed(self, kind: str) -> tuple[Object, ...]:
+        try:
+            return self._view[kind]
+        except KeyError:
+            raise CannotTell(f"the check reads {kind} without declaring it in reads=(...)") from None
+
+    def untaped(self, kind: str) -> tuple[Object, ...]:
+        """For the runner: what is there, without becoming evidence."""
+        return self._listed(kind)
+
+    def find(self, kind: str, name: str) -> Object | None:
+        """The object, or None."""
+        return next((item for item in self.objects(kind) if item["metadata"]["name"] == name), None)
+
+    def object(self, kind: str, name: str, *, hint: str = "") -> Object:
+        """The object. Raises Fail naming what is there instead."""
+        found = self.find(kind, name)
+        if found is not None:
+            return found
+        plain, _, other = kind.partition("@")
+        where = other or self.namespace
+        names = [item["metadata"]["name"] for item in self.objects(kind)]
+        close = difflib.get_close_matches(name, names, 1)
+        there = f"; there is {close[0]!r}" if close else f"; there is {', '.join(map(repr, names[:5]))}" if names else ""
+        raise Fail(
+            f"no {plain} {name!r} in namespace {where}{there}", settled=True, hint=hint or f"no-{plain.lower()}",
+            look_with=f"kubectl -n {where} get {plain.lower()}",
+        )  # fmt: skip
+
+    def pods_of(self, owner: Object) -> list[Object]:
+        """The pods whose chain of owners (pod, ReplicaSet, Deployment ...) leads to `owner`; needs "Pod" and,
+        for Deployments, "ReplicaSet" in the check's reads. Pods on their way out are included."""
+        owners = {owner["metadata"]["uid"]}
+        if owner["kind"] == "Deployment":
+            owners = {item["metadata"]["uid"] for item in self.objects("ReplicaSet") if _owned_by(item, owners)}
+        return [pod for pod in self.objects("Pod") if _owned_by(pod, owners)]
+
+    # asking
+
+    def events(self, item: Object) -> list[Object]:
+        """The events about one object, oldest first."""
+        uid = item["metadata"]["uid"]
+        selector = f"involvedObject.uid={uid}"
+        namespace = item["metadata"].get("namespace", "")
+
+        def ask() -> list[Object]:
+            found, _ = self._live.api.list("Event", namespace or "default", fieldSelector=selector)
+            return [_lean_event(event) for event in found]
+
+        found: list[Object] = self._ask(f"events {item['kind']}/{item['metadata']['name']}", ask)
+        return sorted(found, key=_last_seen)
+
+    def http(self, url: str, *, method: str = "GET", body: str | None = None, timeout: float = 3.0,
+             headers: Mapping[str, str] | None = None) -> HttpAnswer:  # fmt: skip
+        """One request from a pod inside the cluster, outside the student's namespace. `timeout` in seconds."""
+        options: dict[str, Any] = {"method": method, "timeout": timeout, "headers": dict(headers or {})}
+        if body is not None:
+            options["body"] = body
+        said = self._ask(f"http {method} {url}", lambda: self._live.prober.http(url, **options))
+        return HttpAnswer(
+            url, int(said.get("status", 0)), said.get("headers", {}), said.get("body", ""), said.get("error", ""),
+            float(said["seconds"]),
+        )  # fmt: skip
+
+    def resolve(self, name: str) -> list[str]:
+        """The IPv4 addresses that the cluster's DNS gives for a name; empty when it knows none."""
+        return list(self._ask(f"dns {name}", lambda: self._live.prober.dns(name))["addresses"])
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether a TCP connection from inside the cluster is accepted."""
+        return bool(self._ask(f"tcp {host}:{port}", lambda: self._live.prober.tcp(host, port))["open"])
+
+    def exec(self, pod: str, command: list[str], *, container: str = "", namespace: str = "") -> tuple[int, str]:
+        """Run a program in a container: (exit code, output of both streams)."""
+        from checkers.streams import exec_in_pod
+
+        where = namespace or self.namespace
+        key = f"exec {where}/{pod} {' '.join(command)}"
+        code, output = self._ask(key, lambda: list(exec_in_pod(self._live.api, pod, where, command, container)))
+        return int(code), str(output)
+
+    def logs(self, pod: str, *, container: str = "", tail: int = 20, previous: bool = False) -> str:
+        """The last lines of a container's log; empty when there is none yet."""
+
+        def ask() -> str:
+            try:
+                return self._live.api.logs(pod, self.namespace, container=container, tail=tail, previous=previous)
+            except ApiError:
+                return ""
+
+        return str(self._ask(f"logs {pod}/{container}{' previous' if previous else ''}", ask))
+
+    def dry_run(self, item: Object) -> str:
+        """What the API server would say to this object: empty when it would take it, else its refusal."""
+
+        def ask() -> str:
+            try:
+                self._live.api.apply(item, self.namespace, dry_run=True)
+            except ApiError as refused:
+                return refused.what
+            return ""
+
+        return str(self._ask(f"dry-run {item['kind']}/{item['metadata']['name']}", ask))
+
+    def seconds_since(self, start: float) -> float:
+        """Seconds since `lab.now()`; recorded, since a verdict may rest on it."""
+        return float(self._tape.read("seconds", lambda: round(time.monotonic() - start, 2)))
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Tell the waiting student what is going on."""
+        self._say(text)
+
+    @property
+    def _live(self) -> Sources:
+        if self._sources is None:
+            raise CannotTell("this needs the cluster, and there is none")
+        return self._sources
+
+    def _ask(self, key: str, ask: Callable[[], T]) -> T:
+        def live() -> T:
+            try:
+                return ask()
+            except Unreachable as lost:
+                raise CannotTell(lost.what) from None
+
+        return self._tape.read(key, live)
+
+    # waiting
+
+    def look_again(self) -> None:
+        """Take the newest view of the cluster."""
+        if self._sources:
+            self._view = self._sources.observation.view()
+
+    def until(self, seconds: float, look: Callable[[], T], *, every: float = LOOK_EVERY, quietly: bool = False) -> T:
+        """Evaluate `look` until it no longer raises Fail; its result. Raises the last Fail after `seconds`.
+
+        Only the attempt that counted is recorded.
+        """
+        if self._tape.playing:
+            return look()
+        observation = self._live.observation
+        end = min(time.monotonic() + seconds, self._deadline or float("inf"))
+        while True:
+            mark, count = self._tape.mark(), observation.count
+            self.look_again()
+            try:
+                return look()
+            except Fail as wrong:
+                if wrong.settled or time.monotonic() >= end:
+                    raise
+                self._tape.back_to(mark)
+                if not quietly:
+                    self._say(f"waiting: {wrong.observed}")
+                observation.follow()
+                self._stop_if_cancelled()
+                observation.wait(count, min(every, end - time.monotonic()))
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled.is_set():
+            raise CannotTell("interrupted")
+
+    def pause(self, seconds: float) -> None:
+        """Wait for a change in the cluster, at most `seconds`."""
+        self._stop_if_cancelled()
+        if self._sources:
+            self._sources.observation.follow()
+            self._sources.observation.wait(self._sources.observation.count, seconds)
+
+    def throughout(self, seconds: float, look: Callable[[], Any]) -> None:
+        """Evaluate `look` over a window; its first Fail ends it. Only the last evaluation is recorded."""
+        if self._tape.playing:
+            look()
+            return
+        end = time.monotonic() + seconds
+        while True:
+            mark, count = self._tape.mark(), self._live.observation.count
+            self.look_again()
+            look()
+            if time.monotonic() >= end:
+                return
+            self._tape.back_to(mark)
+            self._stop_if_cancelled()
+            self._live.observation.wait(count, min(LOOK_EVERY, end - time.monotonic()))
+
+    # acting (triggers only)
+
+    def act(self, what: str, action: Callable[[Api], Any]) -> Any:
+        """Do something to the cluster once; what it returned is recorded and comes back offline."""
+
+        def live() -> Any:
+            try:
+                return action(self._live.api)
+            except Unreachable as lost:
+                raise CannotTell(lost.what) from None
+            except ApiError as refused:
+                raise CannotTell(f"{what}: {refused.what}") from None
+
+        self._stop_if_cancelled()
+        self._say(what)
+        return self._tape.read(f"act {what}", live)
+
+    def cordon(self, node: str) -> None:
+        """Close a node for new pods; the runner opens it again after the check, whatever happens."""
+
+        def close(api: Api) -> None:
+            if self.restorer is not None:
+                self.restorer.cordons(node)
+            api.patch("Node", node, "", {"spec": {"unschedulable": True}})
+
+        self.act(f"cordon node {node}", close)
+
+    @contextmanager
+    def traffic(self, url: str, **options: Any) -> Iterator[Traffic]:
+        """Steady requests to `url` from the prober while the block runs; see Traffic."""
+        stream = self.act(f"send traffic to {url}", lambda _: self._live.prober.start_traffic(url, **options))
+        traffic = Traffic(self, stream)
+        try:
+            yield traffic
+        finally:
+            traffic.stop()
+
+
+class Traffic:
+    """A running stream of requests. `so_far` and `total` are {sent, ok, failed, pods, versions, failures, ...}."""
+
+    def __init__(self, lab: Lab, stream: str) -> None:
+        self._lab, self._stream = lab, stream
+        self._total: dict[str, Any] | None = None
+
+    def so_far(self) -> dict[str, Any]:
+        return dict(self._lab._ask("traffic so far", lambda: self._lab._live.prober.traffic(self._stream)))
+
+    def stop(self) -> None:
+        if self._total is None:
+            self._total = self._lab._ask("traffic total", lambda: self._lab._live.prober.stop_traffic(self._stream))
+
+    @property
+    def total(self) -> dict[str, Any]:
+        """The final count; stops the stream."""
+        self.stop()
+        assert self._total is not None
+        return self._total
+
+
+def _has_labels(item: Object, wanted: Mapping[str, str]) -> bool:
+    own = item["metadata"].get("labels") or {}
+    return all(own.get(name) == value for name, value in wanted.items())
+
+
+def _owned_by(item: Object, owners: set[str]) -> bool:
+    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
+
+
+def _last_seen(event: Object) -> str:
+    series = event.get("series") or {}
+    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
+def _lean_event(event: Object) -> Object:
+    wanted = ("reason", "message", "type", "count", "lastTimestamp", "eventTime", "series", "source",
+              "reportingComponent", "involvedObject")  # fmt: skip
+    return {"kind": "Event", **{name: event[name] for name in wanted if name in event}}

@@ -1,0 +1,142 @@
+"""Putting back what a trigger disturbed, also after Ctrl-C or a killed process: a journal is written first."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cluster.api import Api, ApiError, Object
+from cluster.errors import KailabError
+
+SETTLE_SECONDS = 60.0
+LOOK_EVERY = 0.1
+# Set by the server; an object made again must not carry them.
+SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
+                 "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
+
+
+class Restorer:
+    """Remembers objects and cordoned nodes in a journal file; `restore` makes the cluster as it was."""
+
+    def __init__(self, journal: Path, namespace: str) -> None:
+        self._journal, self._namespace = journal, namespace
+        self._objects: list[Object] = []
+        self._cordoned: list[str] = []
+
+    def protect(self, objects: Iterable[Object]) -> None:
+        """Remember objects as they are now, before anything is done to them."""
+        self._objects.extend(objects)
+        self._write()
+
+    def cordons(self, node: str) -> None:
+        self._cordoned.append(node)
+        self._write()
+
+    def _write(self) -> None:
+        self._journal.parent.mkdir(parents=True, exist_ok=True)
+        self._journal.write_text(
+            json.dumps({"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned})
+        )
+
+    def restore(self, api: Api) -> None:
+        """Uncordon, put specs back, make missing objects again, wait until they have settled, drop the journal."""
+        _restore(api, self._namespace, self._objects, self._cordoned)
+        self._objects, self._cordoned = [], []
+        self._journal.unlink(missing_ok=True)
+
+
+def restore_interrupted(journal: Path, api: Api) -> bool:
+    """Restore what a killed run left disturbed; True when there was something."""
+    try:
+        noted = json.loads(journal.read_text())
+    except FileNotFoundError:
+        return False
+    except ValueError:  # killed while writing it, so before anything was disturbed
+        journal.unlink()
+        return False
+    _restore(api, noted["namespace"], noted["objects"], noted["cordoned"])
+    journal.unlink(missing_ok=True)
+    return True
+
+
+def _restore(api: Api, namespace: str, objects: list[Object], cordoned: list[str]) -> None:
+    for node in cordoned:
+        api.patch("Node", node, "", {"spec": {"unschedulable": None}})
+    changed = [item for item in objects if _put_back(api, namespace, item)]
+    for item in changed:
+        _wait_settled(api, namespace, item)
+    for item in changed:
+        if item["kind"] == "Deployment":
+            _drop_new_replica_sets(api, namespace, item, objects)
+
+
+def _put_back(api: Api, namespace: str, was: Object) -> bool:
+    """True when something had to be done."""
+    kind, name = was["kind"], was["metadata"]["name"]
+    present = api.get(kind, name, namespace)
+    if present is None or present["metadata"].get("deletionTimestamp"):
+        if kind in ("ReplicaSet",) or was["metadata"].get("ownerReferences"):
+            return False  # its owner makes it again
+        _wait_gone(api, namespace, kind, name)
+        api.create(_fresh(was), namespace)
+        return True
+    if present.get("spec") == was.get("spec"):
+        return False
+    if kind == "ReplicaSet" or kind == "Pod":
+        return False
+    api.patch(kind, name, namespace, [{"op": "replace", "path": "/spec", "value": was["spec"]}])
+    return True
+
+
+def _wait_gone(api: Api, namespace: str, kind: str, name: str) -> None:
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while api.get(kind, name, namespace) is not None:
+        if time.monotonic() > deadline:
+            raise KailabError(f"{kind} {name} does not go away, so it can't be put back.",
+                              mend=f"kubectl -n {namespace} describe {kind.lower()} {name}")  # fmt: skip
+        time.sleep(LOOK_EVERY)
+
+
+def _fresh(was: Object) -> Object:
+    item = json.loads(json.dumps(was))
+    item.pop("status", None)
+    for name in SERVER_FIELDS:
+        item["metadata"].pop(name, None)
+    if item["kind"] == "Pod":
+        item["spec"].pop("nodeName", None)
+    return dict(item)
+
+
+def _wait_settled(api: Api, namespace: str, was: Object) -> None:
+    """Until a workload has as many available replicas as it had before; others settle at once."""
+    if was["kind"] not in ("Deployment", "StatefulSet"):
+        return
+    wanted = was.get("status", {}).get("availableReplicas", 0)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        now: dict[str, Any] = api.get(was["kind"], was["metadata"]["name"], namespace) or {}
+        status = now.get("status", {})
+        seen = status.get("observedGeneration", 0) >= now.get("metadata", {}).get("generation", 0)
+        total, updated = status.get("replicas", 0), status.get("updatedReplicas", 0)
+        if seen and status.get("availableReplicas", 0) >= wanted and updated == total:
+            return
+        time.sleep(LOOK_EVERY)
+
+
+def _drop_new_replica_sets(api: Api, namespace: str, deployment: Object, before: list[Object]) -> None:
+    """A rollout that we made and took back leaves an empty ReplicaSet in the history; the student did not make it."""
+    known = {item["metadata"]["uid"] for item in before if item["kind"] == "ReplicaSet"}
+    if not known:
+        return
+    found, _ = api.list("ReplicaSet", namespace)
+    for item in found:
+        owners = {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
+        ours = deployment["metadata"]["uid"] in owners and item["metadata"]["uid"] not in known
+        if ours and not item["spec"].get("replicas"):
+            try:
+                api.delete("ReplicaSet", item["metadata"]["name"], namespace)
+            except ApiError:
+                continue

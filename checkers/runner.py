@@ -1,0 +1,261 @@
+"""Running a lab's checks: all that only look at once, then the triggers one by one, then the safeguards."""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from checkers.declare import CannotTell, Check, Checks, Fail, Timing
+from checkers.enrich import own_words
+from checkers.evidence import Tape
+from checkers.lab import Lab, Sources
+from checkers.restore import Restorer
+from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from checkers.spec import CheckSpec, LabSpec
+from cluster.api import ApiError, Unreachable
+from cluster.errors import KailabError
+
+GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
+Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Where and how a run happens; `state` is the folder for journals, locks and the checker's own log."""
+
+    namespace: str
+    state: Path
+    cluster: ClusterInfo
+    given: Mapping[str, str] = field(default_factory=dict)
+    task: str = ""
+    triggers: bool = True
+
+
+class Run:
+    """One run over one lab's checks. `tapes` afterwards hold what each check read."""
+
+    def __init__(
+        self, lab: LabSpec, checks: Checks, setting: Setting, sources: Sources | None,
+        *, tapes: dict[str, Tape] | None = None, listen: Listener = lambda *_: None,
+    ) -> None:  # fmt: skip
+        self._lab, self._checks, self._setting, self._sources = lab, checks, setting, sources
+        self._listen = listen
+        self._playing = tapes is not None
+        self.tapes: dict[str, Tape] = tapes if tapes is not None else {}
+        self._results: dict[str, CheckResult] = {}
+        self._finished = {spec.id: threading.Event() for spec in lab.checks}
+        self._cancelled = threading.Event()
+        self._end = time.monotonic() + lab.seconds
+        self._lock = threading.Lock()
+
+    def report(self) -> Report:
+        """Run all checks and return the report. Raises KailabError only when the cluster can't be read at all.
+
+        KeyboardInterrupt passes through, after what a trigger had disturbed was put back.
+        """
+        started = time.monotonic()
+        wanted, triggers, safeguards = self._sorted()
+        try:
+            self._all_at_once(wanted)
+            for spec in triggers:
+                self._one(spec)
+            if triggers and self._sources and safeguards:
+                self._sources.observation.refresh()
+            self._all_at_once(safeguards)
+        except KeyboardInterrupt:
+            self._cancelled.set()
+            for event in self._finished.values():
+                event.set()
+            self._join_all()
+            raise
+        results = tuple(self._results[spec.id] for spec in self._lab.checks)
+        return Report(
+            lab=self._lab.number, slug=self._lab.slug, title=self._lab.title, namespace=self._setting.namespace,
+            checks=results, seconds=round(time.monotonic() - started, 3), cluster=self._setting.cluster,
+            task_titles={task.id: task.title for task in self._lab.tasks},
+        )  # fmt: skip
+
+    def _sorted(self) -> tuple[list[CheckSpec], list[CheckSpec], list[CheckSpec]]:
+        wanted, triggers, safeguards = [], [], []
+        for spec in self._lab.checks:
+            check = self._checks[spec.id]
+            if self._setting.task and spec.task != self._setting.task and not self._is_needed(spec.id):
+                self._finish(self._result(spec, Outcome.SKIPPED, observed="another task was asked for"))
+            elif check.safeguard:
+                safeguards.append(spec)
+            elif check.timing is not Timing.TRIGGER:
+                wanted.append(spec)
+            elif self._setting.triggers:
+                triggers.append(spec)
+            else:
+                self._finish(self._result(spec, Outcome.SKIPPED, observed="triggered checks were left out"))
+        return wanted, triggers, safeguards
+
+    def _is_needed(self, check_id: str) -> bool:
+        """Whether a check of the wanted task needs this one, directly or not."""
+        pending = [need for spec in self._lab.checks if spec.task == self._setting.task
+                   for need in self._checks[spec.id].needs]  # fmt: skip
+        seen: set[str] = set()
+        while pending:
+            need = pending.pop()
+            if need not in seen:
+                seen.add(need)
+                pending.extend(self._checks[need].needs)
+        return check_id in seen
+
+    def _all_at_once(self, specs: list[CheckSpec]) -> None:
+        self._threads = [threading.Thread(target=self._attempt, args=(spec,), daemon=True) for spec in specs]
+        for thread in self._threads:
+            thread.start()
+        for spec, thread in zip(specs, self._threads, strict=True):
+            self._wait(spec, thread)
+
+    def _one(self, spec: CheckSpec) -> None:
+        self._all_at_once([spec])
+
+    def _wait(self, spec: CheckSpec, thread: threading.Thread) -> None:
+        allowed = self._checks[spec.id].seconds + GRACE_SECONDS
+        end = time.monotonic() + allowed
+        while thread.is_alive() and time.monotonic() < end:
+            thread.join(timeout=0.2)  # short, so that Ctrl-C is noticed
+        if thread.is_alive():
+            text = f"the check itself did not finish within {allowed:.0f} s"
+            self._finish(self._result(spec, Outcome.ERROR, observed=text, seconds=allowed))
+
+    def _join_all(self) -> None:
+        for thread in getattr(self, "_threads", []):
+            thread.join(timeout=GRACE_SECONDS)
+
+    def _attempt(self, spec: CheckSpec) -> None:
+        check = self._checks[spec.id]
+        for need in check.needs:
+            self._finished[need].wait()
+        missing = [need for need in check.needs if self._results.get(need, _NOTHING).outcome is not Outcome.PASS]
+        if self._cancelled.is_set():
+            return
+        if missing:
+            titles = {item.id: item.title for item in self._lab.checks}
+            text = f"not tried: first mend “{titles[missing[0]]}”"
+            self._finish(self._result(spec, Outcome.SKIPPED, observed=text))
+            return
+        self._listen("started", spec.id)
+        self._finish(self._evaluate(spec, check))
+
+    def _evaluate(self, spec: CheckSpec, check: Check) -> CheckResult:
+        tape = self.tapes.get(spec.id) if self._playing else Tape()
+        if tape is None:
+            return self._result(spec, Outcome.ERROR, observed="the evidence has no record of this check")
+        self.tapes[spec.id] = tape
+        started = time.monotonic()
+        lab = None
+        try:
+            end = min(self._end, started + check.seconds) if check.timing is Timing.TRIGGER else self._end
+            lab = Lab(
+                self._setting.namespace, self._lab.names, tape, self._sources, given=self._setting.given,
+                deadline=end, say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
+            )  # fmt: skip
+            with self._put_back(check, lab):
+                _judge(check, lab, tape)
+            result = self._result(spec, Outcome.PASS)
+        except Fail as wrong:
+            result = self._failed(spec, check, wrong, lab)
+        except CannotTell as unknown:
+            result = self._result(spec, Outcome.ERROR, observed=str(unknown))
+        except (Unreachable, ApiError, KailabError) as lost:
+            result = self._result(spec, Outcome.ERROR, observed=lost.what, evidence=(lost.why,) if lost.why else ())
+        except Exception as broken:  # a check that raises is our fault, never the student's
+            log = self._note_crash(spec)
+            text = f"the check itself broke ({type(broken).__name__}: {broken}); please report it with {log}"
+            result = self._result(spec, Outcome.ERROR, observed=text)
+        return replace(result, seconds=round(time.monotonic() - started, 3))
+
+    def _failed(self, spec: CheckSpec, check: Check, wrong: Fail, lab: Lab | None) -> CheckResult:
+        evidence = list(wrong.evidence)
+        look_with = wrong.look_with
+        if wrong.about is not None and lab is not None:
+            evidence += own_words(lab, wrong.about)
+            look_with = look_with or _describe(wrong.about)
+        return self._result(
+            spec, Outcome.FAIL, expected=wrong.expected or check.expected, observed=wrong.observed,
+            evidence=tuple(dict.fromkeys(evidence)), hint=wrong.hint,
+            look_with=look_with or f"kubectl -n {self._setting.namespace} get all",
+        )  # fmt: skip
+
+    @contextmanager
+    def _put_back(self, check: Check, lab: Lab) -> Iterator[None]:
+        """Around a trigger: the student's objects and our locks."""
+        if check.timing is not Timing.TRIGGER or self._sources is None:
+            yield
+            return
+        self._sources.observation.follow()
+        turn = FileLock(self._setting.state / "exclusive.lock") if check.exclusive else nullcontext()
+        restorer = Restorer(self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace)
+        with turn:
+            lab.look_again()
+            restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
+            lab.restorer = restorer
+            try:
+                yield
+            finally:
+                lab.say("putting everything back")
+                restorer.restore(self._sources.api)
+
+    def _result(self, spec: CheckSpec, outcome: Outcome, **found: Any) -> CheckResult:
+        points = spec.points if outcome is Outcome.PASS else 0.0
+        return CheckResult(spec.id, spec.task, spec.title, outcome, points, spec.points, **found)
+
+    def _finish(self, result: CheckResult) -> None:
+        with self._lock:
+            if result.id in self._results:  # a hung check that woke up late changes nothing any more
+                return
+            self._results[result.id] = result
+        self._listen("finished", result)
+        self._finished[result.id].set()
+
+    def _note_crash(self, spec: CheckSpec) -> Path:
+        log = self._setting.state / "logs" / "checker-errors.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a") as file:
+            file.write(f"lab {self._lab.number}, check {spec.id}\n{traceback.format_exc()}\n")
+        return log
+
+
+def _judge(check: Check, lab: Lab, tape: Tape) -> None:
+    """Evaluate the check by its timing; returns when it passed."""
+    if check.timing is Timing.CONVERGE:
+        lab.until(check.seconds, lambda: check.function(lab))
+    elif check.timing is Timing.HOLD and not tape.playing:
+        _hold(check, lab, tape)
+    else:
+        check.function(lab)
+        while tape.playing and not tape.is_last:  # every recorded look of a window
+            tape.again(keep=True)
+            check.function(lab)
+
+
+def _hold(check: Check, lab: Lab, tape: Tape) -> None:
+    end = time.monotonic() + check.seconds
+    while True:
+        lab.look_again()
+        check.function(lab)
+        if time.monotonic() >= end:
+            return
+        tape.again(keep=True)
+        lab.pause(min(0.25, end - time.monotonic()))
+
+
+def _describe(item: dict[str, Any]) -> str:
+    namespace = item["metadata"].get("namespace", "")
+    where = f"-n {namespace} " if namespace else ""
+    return f"kubectl {where}describe {item['kind'].lower()} {item['metadata']['name']}"
+
+
+_NOTHING = CheckResult("", "", "", Outcome.SKIPPED, 0, 0)

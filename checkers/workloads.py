@@ -1,0 +1,77 @@
+"""Questions about pods and workloads that many labs ask, in Kubernetes' own terms."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from checkers.declare import Fail
+from cluster.api import Object
+
+
+def condition(item: Object, kind: str) -> dict[str, Any]:
+    """A status condition by type; empty when there is none."""
+    found = item.get("status", {}).get("conditions") or []
+    return next((entry for entry in found if entry.get("type") == kind), {})
+
+
+def is_ready(pod: Object) -> bool:
+    """Ready, and not on its way out."""
+    return condition(pod, "Ready").get("status") == "True" and not is_leaving(pod)
+
+
+def is_leaving(item: Object) -> bool:
+    return bool(item["metadata"].get("deletionTimestamp"))
+
+
+def containers(workload: Object) -> list[dict[str, Any]]:
+    """The containers of a pod template, or of a pod."""
+    spec = workload["spec"]
+    pod = spec.get("template", {}).get("spec", {}) if "template" in spec else spec
+    return list(pod.get("containers") or [])
+
+
+def index_of_image(workload: Object, image: str) -> int:
+    """Where the container with this image stands. Raises Fail naming the images that are there."""
+    images = [container.get("image", "") for container in containers(workload)]
+    for index, found in enumerate(images):
+        if same_image(found, image):
+            return index
+    kind, name = workload["kind"], workload["metadata"]["name"]
+    raise Fail(f"{kind} {name} runs {', '.join(images) or 'no image'}", expected=f"a container runs {image}",
+               about=workload, settled=True, hint="image")  # fmt: skip
+
+
+def same_image(one: str, other: str) -> bool:
+    """Whether two references name the same image: docker.io/library/ai-app:v1 is ai-app:v1."""
+    return _full(one) == _full(other)
+
+
+def _full(image: str) -> str:
+    first = image.split("/", 1)[0]
+    if "/" not in image:
+        image = f"docker.io/library/{image}"
+    elif "." not in first and ":" not in first and first != "localhost":
+        image = f"docker.io/{image}"
+    return image if ":" in image.rsplit("/", 1)[-1] or "@" in image else f"{image}:latest"
+
+
+def require_rolled_out(deployment: Object, replicas: int) -> None:
+    """Raises Fail until the newest template runs `replicas` times, all available, and nothing older is left."""
+    status, name = deployment.get("status", {}), deployment["metadata"]["name"]
+    expected = f"Deployment {name} has {replicas} updated and available pods and no older ones"
+    if status.get("observedGeneration", 0) < deployment["metadata"]["generation"]:
+        raise Fail(f"the Deployment controller has not yet seen the newest version of {name}", expected=expected)
+    updated, total = status.get("updatedReplicas", 0), status.get("replicas", 0)
+    available = status.get("availableReplicas", 0)
+    if not updated == total == available == replicas:
+        raise Fail(f"{available} available, {updated} updated, {total} in all", expected=expected, about=deployment,
+                   hint="not-ready")  # fmt: skip
+
+
+def is_stuck(pod: Object) -> bool:
+    """Whether waiting alone won't help: the image can't be had, or the container keeps ending."""
+    hopeless = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff",
+                "CreateContainerConfigError", "RunContainerError"}  # fmt: skip
+    status = pod.get("status", {})
+    states = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    return any(entry.get("state", {}).get("waiting", {}).get("reason") in hopeless for entry in states)

@@ -1,0 +1,389 @@
+"""The course cluster's life: up, down, and what state it is in."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from cluster import addons, engine as engines, images as builder, kindconfig, nodes, registry, tools
+from cluster.api import Api, ApiError, Unreachable, connect
+from cluster.engine import Engine
+from cluster.errors import KailabError
+from cluster.identity import Identity
+from cluster.images import ImageRecipe
+from cluster.nodeimage import build as nodeimage
+from cluster.run import run
+from cluster.steps import Say, Step, run_steps
+from cluster.topology import CONTROL_PLANE, NODES, container_name
+from cluster.workspace import KUBERNETES_VERSION, Workspace
+
+CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
+IMAGES_MARK = "/kind/kailab-images"
+READY_SECONDS = 180
+# What a first bring-up writes, measured with du: caches, Go's build cache, engine images, five nodes.
+DISK_TO_BUILD = 14 * 2**30
+DISK_TO_CREATE = 4 * 2**30
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What the layers above add to a cluster: images for every node, objects to apply, what to wait for
+    (kind, namespace, name)."""
+
+    images: tuple[ImageRecipe, ...] = ()
+    manifests: tuple[dict[str, Any], ...] = ()
+    ready: tuple[tuple[str, str, str], ...] = ()
+
+
+class Bringup:
+    """One `kailab up`: what the steps hand on to each other."""
+
+    def __init__(self, workspace: Workspace, extras: Extras) -> None:
+        self._workspace = workspace
+        self._extras = extras
+        self._recipes = (*extras.images, CLOUD)
+        self._name = workspace.cluster_name
+        self._engine: Engine | None = None
+        self._tools: tools.Tools | None = None
+        self._registry = False
+        self._node_images = kindconfig.Images()
+
+    @property
+    def engine(self) -> Engine:
+        assert self._engine is not None
+        return self._engine
+
+    def steps(self) -> list[Step]:
+        return [
+            Step("engine", "Container engine", 30, self._find_engine),
+            Step("tools", "kind and kubectl", 30, self._find_tools),
+            Step("node-image", "Node images", 840, self._make_node_images),
+            Step("course-images", "Images of the course's programs", 60, self._make_course_images),
+            Step("nodes", "Cluster nodes", 40, self._make_nodes),
+            Step("addons", "Add-ons: storage, metrics, load balancer", 5, self._apply_addons),
+            Step("load", "Course images on every node", 30, self._load_images),
+            Step("ready", "Everything ready", 20, self._wait_ready),
+        ]
+
+    def _find_engine(self, log: Path, say: Say) -> str:
+        if engines.find() is None and engines.can_install():
+            say("none answers: installing Docker with apt, then starting it")
+        self._engine = engines.ensure(self._workspace, log)
+        return f"{self._engine.program} {self._engine.version}"
+
+    def _find_tools(self, log: Path, say: Say) -> str:
+        self._tools = tools.ensure(self._workspace, log, say)
+        return ""
+
+    def _make_node_images(self, log: Path, say: Say) -> str:
+        if self._exists() and not self._half_made():
+            return "the cluster has its own already"
+        self._registry = registry.answers()
+        if self._registry:
+            return "kindest/node, pulled by kind"
+        _need_disk(self._workspace, self.engine, DISK_TO_CREATE if nodeimage.is_built(self.engine) else DISK_TO_BUILD)
+        with _locked(self._workspace.cache / "node-image.lock", say):
+            built = nodeimage.build(self._workspace, self.engine, log, say)
+            nodeimage.prune(self.engine)
+        self._node_images = kindconfig.Images(built.control_plane, built.worker)
+        return f"Kubernetes {KUBERNETES_VERSION}, built here since no container registry answers"
+
+    def _make_course_images(self, log: Path, say: Say) -> str:
+        with _locked(self._workspace.cache / "images.lock", say):
+            for recipe in self._recipes:
+                say(recipe.name)
+                builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
+        if self._node_images.worker and not self._exists():
+            say("putting them into the node images")
+            key, names = self._images_key(), [recipe.name for recipe in self._recipes]
+            self._node_images = kindconfig.Images(
+                *(nodeimage.bake(self.engine, image, names, key, IMAGES_MARK, log)
+                  for image in (self._node_images.control_plane, self._node_images.worker))
+            )  # fmt: skip
+        return ""
+
+    def _images_key(self) -> str:
+        from cluster import hashing
+
+        return hashing.combined(builder.recipe_hash(recipe) for recipe in self._recipes)
+
+    def _exists(self) -> bool:
+        return any(state.state != "absent" for state in nodes.states(self.engine, self._name))
+
+    def _half_made(self) -> bool:
+        """A creation that did not reach its end left nodes that no repair can complete."""
+        states = nodes.states(self.engine, self._name)
+        return Identity.creating(self._workspace) or any(state.state == "absent" for state in states)
+
+    def _make_nodes(self, log: Path, say: Say) -> str:
+        if self._exists() and self._half_made():
+            say("an earlier start was interrupted: making the nodes again")
+            self._delete_nodes(log)
+        states = nodes.states(self.engine, self._name)
+        stopped = [state for state in states if state.state != "running"]
+        if not stopped:
+            note = f"{len(states)} running"
+        elif len(stopped) < len(states) or self._exists():
+            say(f"starting {', '.join(state.node.name for state in stopped)}")
+            nodes.start(self.engine, stopped, log)
+            note = f"{len(stopped)} started again"
+        else:
+            self._create_nodes(log)
+            note = f"{len(states)} made"
+        if not self._workspace.kubeconfig.exists():
+            self._kind("export", "kubeconfig", log=log)
+        self._wait_for_api()
+        return note
+
+    def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
+        assert self._tools is not None
+        command = [self._tools.kind, *args, "--name", self._name, "--kubeconfig", self._workspace.kubeconfig]
+        run(command, env=self.engine.env, log=log, stdin=stdin, timeout=900)
+
+    def _create_nodes(self, log: Path) -> None:
+        shared = self._workspace.state / "shared"
+        shared.mkdir(parents=True, exist_ok=True)
+        shared.chmod(0o777)  # pods of any user write there, as to a file server
+        config = kindconfig.config(self._name, self._node_images, shared, _machine(self.engine))
+        Identity.begin(self._workspace)
+        self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            Identity.record(self._workspace, api)
+
+    def _delete_nodes(self, log: Path) -> None:
+        self._kind("delete", "cluster", log=log)
+        Identity.forget(self._workspace)
+
+    def _wait_for_api(self) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            while True:
+                try:
+                    if api.request("GET", "/readyz", timeout=5).status == 200:
+                        Identity.verify(self._workspace, api)
+                        return
+                except Unreachable:
+                    pass
+                if time.monotonic() > deadline:
+                    raise KailabError(
+                        f"The API server was not ready within {READY_SECONDS} s.",
+                        why="Its container runs, but Kubernetes in it does not.",
+                        mend="kailab down, then kailab up   (makes the cluster anew)",
+                    )
+                time.sleep(0.2)
+
+    def _apply_addons(self, log: Path, say: Say) -> str:
+        pool = [str(address) for address in _load_balancer_pool(self.engine)]
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            for item in (*addons.manifests(pool=pool), *self._extras.manifests):
+                _apply_when_known(api, item)
+        return f"load balancer addresses {pool[0]} to {pool[-1]}"
+
+    def _load_images(self, log: Path, say: Say) -> str:
+        key = self._images_key()
+        containers = [container_name(self._name, node) for node in NODES]
+
+        def has(container: str) -> bool:
+            marked = self.engine.run("exec", container, "cat", IMAGES_MARK, check=False)
+            return marked.returncode == 0 and marked.stdout.strip() == key
+
+        with ThreadPoolExecutor(len(containers)) as pool:
+            missing = [name for name, present in zip(containers, pool.map(has, containers), strict=True) if not present]
+        if not missing:
+            return "already there"
+        say(f"loading into {len(missing)} nodes")
+        names = [recipe.name for recipe in self._recipes]
+        nodes.load_images(self.engine, missing, names, self._workspace.state / "images.tar", log)
+        for container in missing:
+            self.engine.run("exec", container, "sh", "-c", f"printf %s {key} > {IMAGES_MARK}", log=log)
+        return f"{len(names)} images"
+
+    def _wait_ready(self, log: Path, say: Say) -> str:
+        deadline = time.monotonic() + READY_SECONDS
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            while waiting := unready(api, self._extras.ready):
+                say("waiting for " + ", ".join(waiting[:4]))
+                if time.monotonic() > deadline:
+                    raise KailabError(
+                        "Not everything got ready.", why="\n".join(waiting),
+                        mend="kailab status   (shows what hangs), then kailab up again",
+                    )  # fmt: skip
+                time.sleep(0.25)
+        return ""
+
+
+def up(workspace: Workspace, console: Console, extras: Extras) -> None:
+    """Bring the course cluster up, or repair it; safe to call at any time and from several terminals.
+
+    Raises KailabError with the step that failed and what to do. After Ctrl-C, call it again.
+    """
+    workspace.state.mkdir(parents=True, exist_ok=True)
+    with _locked(workspace.state / "up.lock", lambda text: console.print(text)):
+        run_steps(Bringup(workspace, extras).steps(), workspace, console)
+
+
+def down(workspace: Workspace, console: Console, *, stop_engine: bool = True) -> None:
+    """Remove all that `up` made but the caches. Touches no other cluster, container or image."""
+    engine = engines.find()
+    if engine is not None:
+        log = workspace.logs / "down.log"
+        kind = tools.find_kind(workspace)
+        if kind is not None:
+            command = [kind, "delete", "cluster", "--name", workspace.cluster_name, "--kubeconfig", workspace.kubeconfig]
+            run(command, env=engine.env, log=log)
+        if stop_engine and engines.stop(workspace):
+            console.print("stopped the Docker engine that kailab had started")
+    _remove_state(workspace, engine)
+    console.print(f"removed cluster {workspace.cluster_name}")
+
+
+def _remove_state(workspace: Workspace, engine: Engine | None) -> None:
+    Identity.forget(workspace)
+    workspace.kubeconfig.unlink(missing_ok=True)
+    shutil.rmtree(workspace.state / "shared", ignore_errors=True)
+
+
+def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
+    """What the cluster still waits for, in words; empty when nodes and add-ons are all ready."""
+    waiting = []
+    listed, _ = api.list("Node")
+    present = {node["metadata"]["name"]: node for node in listed}
+    for node in NODES:
+        conditions = present.get(node.name, {}).get("status", {}).get("conditions", [])
+        if not any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
+            waiting.append(f"node {node.name}")
+    for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *extra):
+        item = api.get(kind, name, namespace)
+        if not _is_ready(kind, item):
+            waiting.append(f"{kind} {name}")
+    return waiting
+
+
+def _is_ready(kind: str, item: dict[str, Any] | None) -> bool:
+    if item is None:
+        return False
+    status = item.get("status", {})
+    if kind == "APIService":
+        return any(c["type"] == "Available" and c["status"] == "True" for c in status.get("conditions", []))
+    if kind == "DaemonSet":
+        return bool(status.get("numberReady", 0) >= max(status.get("desiredNumberScheduled", 0), 1))
+    return bool(status.get("availableReplicas", 0) >= item["spec"].get("replicas", 1))
+
+
+def _apply_when_known(api: Api, item: dict[str, Any]) -> None:
+    """Just after the start the API server may still be building its own roles, or refuse for a moment."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            api.apply(item)
+            return
+        except ApiError as refused:
+            if refused.status not in (403, 404, 409, 429, 500, 503) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+
+
+def _machine(engine: Engine) -> kindconfig.Machine:
+    field = "{{.NCPU}} {{.MemTotal}}" if engine.program == "docker" else "{{.Host.CPUs}} {{.Host.MemTotal}}"
+    cores, memory = engine.run("info", "--format", field).stdout.split()
+    return kindconfig.Machine(int(cores), int(memory) // 2**20)
+
+
+def _load_balancer_pool(engine: Engine, size: int = 16) -> list[ipaddress.IPv4Address]:
+    """The last addresses of kind's network: the engine hands out the first ones."""
+    for line in engine.run("network", "inspect", "kind", "--format", "{{json .}}").stdout.splitlines():
+        for found in _subnets(json.loads(line)):
+            network = ipaddress.ip_network(found, strict=False)
+            if isinstance(network, ipaddress.IPv4Network):
+                last = int(network.broadcast_address)
+                return [ipaddress.IPv4Address(last - back) for back in range(size, 0, -1)]
+    raise KailabError("kind's network has no IPv4 subnet.", mend="kailab down, then kailab up")
+
+
+def _subnets(network: dict[str, Any]) -> Iterator[str]:
+    for entry in network.get("IPAM", {}).get("Config") or network.get("subnets") or []:
+        yield entry.get("Subnet") or entry.get("subnet", "")
+
+
+def _need_disk(workspace: Workspace, engine: Engine, wanted: int) -> None:
+    root = Path(engine.run("info", "--format", "{{.DockerRootDir}}", check=False).stdout.strip() or "/")
+    for folder in (root, workspace.cache):
+        while not folder.exists():
+            folder = folder.parent
+        free = shutil.disk_usage(folder).free
+        if free < wanted:
+            raise KailabError(
+                f"{folder} has {free / 2**30:.1f} GiB free; this needs about {wanted / 2**30:.0f} GiB.",
+                mend="free some space (`docker system df` shows what the engine holds), then kailab up",
+            )
+
+
+@contextlib.contextmanager
+def _locked(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say("another kailab is at work here; waiting for it to finish")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass(frozen=True)
+class Status:
+    """What `kailab status` shows."""
+
+    cluster: str
+    engine: str
+    nodes: tuple[nodes.NodeState, ...]
+    waiting: tuple[str, ...]
+    version: str = ""
+
+    @property
+    def is_ready(self) -> bool:
+        return bool(self.version) and not self.waiting
+
+
+def status(workspace: Workspace) -> Status:
+    """The cluster's state without changing anything."""
+    engine = engines.find()
+    if engine is None:
+        return Status(workspace.cluster_name, "", (), ("the container engine does not answer",))
+    states = tuple(nodes.states(engine, workspace.cluster_name))
+    name = f"{engine.program} {engine.version}"
+    if states[NODES.index(CONTROL_PLANE)].state != "running":
+        return Status(workspace.cluster_name, name, states, ("the control plane is not running",))
+    try:
+        with contextlib.closing(connect(workspace.kubeconfig)) as api:
+            return Status(workspace.cluster_name, name, states, tuple(unready(api)), api.version())
+    except KailabError as failed:
+        return Status(workspace.cluster_name, name, states, (failed.what,))
+
+
+def remove_caches(workspace: Workspace, console: Console) -> None:
+    """Remove what can be made again: programs, images of ours in the engine, Go's and pip's leftovers of kailab."""
+    engine = engines.find()
+    if engine is not None:
+        for reference in ("kailab/*", "ai-app"):
+            listed = engine.run("image", "ls", "--quiet", "--filter", f"reference={reference}").stdout.split()
+            if listed:
+                engine.run("image", "rm", "--force", *sorted(set(listed)), check=False)
+    shutil.rmtree(workspace.cache, ignore_errors=True)
+    shutil.rmtree(workspace.state, ignore_errors=True)
+    console.print(f"removed {workspace.cache} and {workspace.state}")
+

@@ -1,0 +1,106 @@
+"""The programs of a node, built from Go modules whose versions go.mod and go.sum pin and verify."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster import hashing
+from cluster.errors import KailabError
+from cluster.run import run
+from cluster.workspace import KUBERNETES_VERSION, Workspace
+
+MODULES = Path(__file__).parent / "go"
+OLDEST_GO = (1, 26)
+_MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
+_VERSION_PACKAGE = "k8s.io/component-base/version"
+
+
+@dataclass(frozen=True)
+class Module:
+    """One folder with a go.mod; `usual` is how many seconds it takes on two cores without any cache."""
+
+    name: str
+    usual: int
+    programs: tuple[str, ...]
+    tags: str = ""
+    stamp: str = ""
+    package: str = "tool"
+    renamed: tuple[tuple[str, str], ...] = ()
+
+
+KUBERNETES = Module(
+    "kubernetes", 440,
+    ("kubelet", "kubeadm", "kubectl", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy"),
+    stamp=f"-X {_VERSION_PACKAGE}.gitVersion={KUBERNETES_VERSION} "
+          f"-X {_VERSION_PACKAGE}.gitMajor={_MAJOR} -X {_VERSION_PACKAGE}.gitMinor={_MINOR}",
+)  # fmt: skip
+CONTAINERD = Module(
+    "containerd", 70, ("containerd", "ctr", "containerd-shim-runc-v2"), tags="no_aufs no_zfs no_btrfs no_devmapper"
+)
+ETCD = Module("etcd", 40, ("etcd", "etcdctl"), renamed=(("server", "etcd"),))
+COREDNS = Module("coredns", 140, ("coredns",))
+LOCAL_PATH = Module("local-path-provisioner", 92, ("local-path-provisioner",))
+METRICS_SERVER = Module("metrics-server", 160, ("metrics-server",))
+PODROUTES = Module("podroutes", 20, ("podroutes",), package=".")
+KIND = Module("kind", 28, ("kind",))
+NODE_MODULES = (KUBERNETES, CONTAINERD, ETCD, COREDNS, LOCAL_PATH, METRICS_SERVER, PODROUTES)
+
+
+def go_version() -> tuple[int, int] | None:
+    """The version of Go on PATH, or None."""
+    if shutil.which("go") is None:
+        return None
+    found = re.search(r"go(\d+)\.(\d+)", run(["go", "version"], check=False).stdout)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+def require_go() -> None:
+    """Raises KailabError unless a Go that can build these modules is on PATH."""
+    version = go_version()
+    # From 1.21 on, Go fetches by itself the newer toolchain that a go.mod asks for.
+    if version is None or version < (1, 21):
+        raise KailabError(
+            f"Building Kubernetes without a container registry needs Go {OLDEST_GO[0]}.{OLDEST_GO[1]} or newer.",
+            why="`go version` finds none." if version is None else f"Go {version[0]}.{version[1]} is too old.",
+            mend="install Go from your system or go.dev, or connect to a container registry; then kailab up",
+        )
+
+
+def _flags(module: Module) -> list[str]:
+    return ["-trimpath", "-ldflags", f"-s -w {module.stamp}".strip(), *(["-tags", module.tags] if module.tags else [])]
+
+
+def folder_of(workspace: Workspace, module: Module) -> Path:
+    """Where the module's programs are, or will be once built."""
+    key = hashing.combined([hashing.of_files(MODULES / module.name), *_flags(module)])
+    return workspace.cache / "programs" / f"{module.name}-{key}"
+
+
+def build(workspace: Workspace, module: Module, log: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+    """The folder that holds the module's programs, built if this recipe has not been built before.
+
+    Programs are static (CGO_ENABLED=0), so that they run on an empty image. Raises KailabError without Go,
+    CommandFailed with the compiler's words otherwise.
+    """
+    folder = folder_of(workspace, module)
+    if all((folder / program).exists() for program in module.programs):
+        return folder
+    require_go()
+    say(f"compiling {module.name} (about {module.usual} s the first time)")
+    unfinished = folder.with_suffix(f".{os.getpid()}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    try:
+        run(["go", "install", *_flags(module), module.package], cwd=MODULES / module.name, env=env, log=log, timeout=3600)
+        for built, wanted in module.renamed:
+            (unfinished / built).rename(unfinished / wanted)
+        shutil.rmtree(folder, ignore_errors=True)
+        unfinished.rename(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return folder

@@ -1,0 +1,67 @@
+"""The nodes as containers: state, start, running programs inside, loading images."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.engine import Engine
+from cluster.topology import NODES, Node, container_name
+
+CTR = ("ctr", "--namespace=k8s.io")
+
+
+@dataclass(frozen=True)
+class NodeState:
+    """`state` is the engine's word (running, exited, paused ...) or "absent"."""
+
+    node: Node
+    container: str
+    state: str
+
+
+def states(engine: Engine, cluster: str) -> list[NodeState]:
+    """One entry per node of the topology, whether its container exists or not."""
+    listed = engine.run(
+        "ps", "--all", "--filter", f"label=io.x-k8s.kind.cluster={cluster}", "--format", "{{.Names}}\t{{.State}}"
+    )
+    found = dict(line.split("\t", 1) for line in listed.stdout.splitlines() if "\t" in line)
+    names = [(node, container_name(cluster, node)) for node in NODES]
+    return [NodeState(node, name, found.get(name, "absent")) for node, name in names]
+
+
+def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
+    """Start stopped nodes, the control plane first so that it gets back the address it had."""
+    for node in sorted(stopped, key=lambda state: not state.node.is_control_plane):
+        verb = "unpause" if node.state == "paused" else "start"
+        engine.run(verb, node.container, log=log)
+
+
+def images_on(engine: Engine, container: str) -> dict[str, str]:
+    """Image names on a node with the digests of their contents."""
+    listed = engine.run("exec", container, "crictl", "images", "--output", "json", check=False)
+    if listed.returncode == 0:
+        return {
+            tag: image["id"] for image in json.loads(listed.stdout)["images"] for tag in image.get("repoTags") or []
+        }
+    lines = engine.run("exec", container, *CTR, "images", "ls").stdout.splitlines()[1:]
+    return {parts[0]: parts[2] for parts in (line.split() for line in lines) if len(parts) > 2}
+
+
+def load_images(engine: Engine, containers: Sequence[str], images: Sequence[str], saved: Path, log: Path) -> None:
+    """Import the engine's `images` into every container's store, all nodes at once; `saved` is a scratch file."""
+    engine.run("save", "--output", saved, *images, log=log)
+
+    def load(container: str) -> None:
+        with saved.open("rb") as stream:
+            engine.run("exec", "--interactive", container, *CTR, "images", "import", "--all-platforms", "--digests",
+                       "--snapshotter=overlayfs", "-", stdin=stream, log=log)  # fmt: skip
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(load, containers))
+    finally:
+        saved.unlink(missing_ok=True)

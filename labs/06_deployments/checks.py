@@ -1,0 +1,344 @@
+"""Lab 6: does the Deployment do what deployments are for? Titles and points stand in lab.yaml."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+from checkers import workloads
+from checkers.declare import Checks, Fail
+from checkers.lab import Lab
+from checkers.match import Present, mismatches
+from cluster.api import Api, Object
+
+checks = Checks()
+
+PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
+RATE = 60  # requests a second: enough to meet a gap of a tenth of a second in one of three pods
+AFTER_ROLLOUT = 1.5  # seconds; old pods leave the Service's endpoints a moment after the rollout counts as done
+BAD_RELEASE_WINDOW = 4.0
+POD_KINDS = ("Deployment", "ReplicaSet", "Pod")
+
+
+@checks.once("shape", reads=("Deployment",))
+def shape(lab: Lab) -> None:
+    """The Deployment asks for the replicas, the image and the port of the task."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    index = workloads.index_of_image(deployment, lab.names["image"])
+    found = mismatches({"spec": {"replicas": lab.names["replicas"]}}, deployment)
+    container = workloads.containers(deployment)[index]
+    ports = [port.get("containerPort") for port in container.get("ports") or []]
+    if lab.names["port"] not in ports:
+        found += mismatches({"ports": [{"containerPort": lab.names["port"]}]}, {"ports": container.get("ports") or []})
+    if found:
+        raise Fail("; ".join(map(str, found)), look_with=_get(lab, "deployment", "-o yaml"))
+
+
+@checks.converge("ready", reads=POD_KINDS, seconds=60)
+def ready(lab: Lab) -> None:
+    """All replicas are updated and available."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    try:
+        workloads.require_rolled_out(deployment, lab.names["replicas"])
+    except Fail as wrong:
+        status = deployment.get("status", {})
+        stuck = any(workloads.is_stuck(pod) for pod in lab.pods_of(deployment))
+        asked = deployment["spec"].get("replicas")
+        caught_up = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
+        refused = workloads.condition(deployment, "ReplicaFailure").get("status") == "True"
+        wrong.settled = stuck or refused or (caught_up and asked != lab.names["replicas"])
+        raise
+
+
+@checks.once("limits", reads=("Deployment",))
+def limits(lab: Lab) -> None:
+    """Every container states requests for cpu and memory, and a limit for memory."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    wanted = {"resources": {"requests": {"cpu": Present(), "memory": Present()}, "limits": {"memory": Present()}}}
+    for container in workloads.containers(deployment):
+        found = mismatches(wanted, container, f"container {container.get('name')}")
+        if found:
+            raise Fail("; ".join(map(str, found)), look_with=_get(lab, "deployment", "-o yaml"))
+
+
+@checks.hold("steady", reads=POD_KINDS, seconds=4, needs=("ready",))
+def steady(lab: Lab) -> None:
+    """No container restarts and no liveness probe fails while we watch."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    for pod in lab.pods_of(deployment):
+        if workloads.is_leaving(pod):
+            continue
+        for status in pod.get("status", {}).get("containerStatuses", []):
+            if status.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff":
+                raise Fail(f"container {status['name']} of pod {pod['metadata']['name']} keeps ending", about=pod)
+        for event in lab.events(pod):
+            if event.get("reason") == "Unhealthy" and "iveness" in event.get("message", ""):
+                raise Fail(f"pod {pod['metadata']['name']}: {event['message']}", about=pod, hint="liveness")
+
+
+@checks.converge("answers", reads=("Service", "EndpointSlice", *POD_KINDS), needs=("ready",))
+def answers(lab: Lab) -> None:
+    """A prediction asked from the Service by name is answered, by each of the pods in turn."""
+    service, port = lab.names["service"], lab.names["port"]
+    lab.object("Service", service)
+    endpoints = _endpoints(lab, service)
+    wanted = lab.names["replicas"]
+    if not endpoints:
+        labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels")
+        raise Fail(
+            f"{service} has found no pod; your pods have the labels {labels}", settled=True, hint="no-endpoints",
+            expected=f"{service} selects the pods and sends requests to their port {port}",
+            look_with=f"kubectl -n {lab.namespace} get endpointslices -l kubernetes.io/service-name={service}",
+        )  # fmt: skip
+    seen: Counter[str] = Counter()
+    # With three pods, forty requests miss one of them once in 3.6 million times.
+    for _ in range(40):
+        answer = lab.http(_url(lab), method="POST", body=PREDICT)
+        if answer.status != 200:
+            raise Fail(str(answer), about=lab.object("Service", service))
+        seen[answer.headers.get("x-pod", "?")] += 1
+        if len(seen) >= wanted:
+            return
+    raise Fail(f"only {len(seen)} of {wanted} pods answered: {', '.join(sorted(seen))}", about=lab.object("Service", service))
+
+
+@checks.trigger("heal", reads=POD_KINDS, needs=("shape", "ready"), seconds=60)
+def heal(lab: Lab) -> None:
+    """After one pod is deleted there are as many ready pods as before, in time."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    victim = min((pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
+    name, uid = victim["metadata"]["name"], victim["metadata"]["uid"]
+    started = lab.now()
+    lab.act(f"delete pod {name}", lambda api: api.delete("Pod", name, lab.namespace))
+
+    def replaced() -> None:
+        alive = [pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod) and pod["metadata"]["uid"] != uid]
+        if len(alive) < lab.names["replicas"]:
+            raise Fail(f"{len(alive)} ready pods after {name} was deleted", about=lab.find("Deployment", deployment["metadata"]["name"]))
+
+    lab.until(lab.names["recover_seconds"], replaced)
+    lab.say(f"back after {lab.seconds_since(started):.1f} s")
+
+
+@checks.trigger("update", reads=POD_KINDS, needs=("shape", "answers"), disturbs=("Deployment", "ReplicaSet"))
+def update(lab: Lab) -> None:
+    """While the Deployment is updated under steady traffic, every single request is answered."""
+    total = _roll_out(lab, lab.names["next_image"], until_done=True)
+    if total["failed"]:
+        raise _lost_requests(lab, total)
+    if not any(version for version in total["versions"] if "2" in version):
+        raise Fail(f"no answer came from the new version; versions seen: {total['versions']}")
+
+
+@checks.trigger("bad-release", reads=POD_KINDS, needs=("shape", "answers"), disturbs=("Deployment", "ReplicaSet"))
+def bad_release(lab: Lab) -> None:
+    """While a broken release is rolled out, users still get answers; then the old one is back for all."""
+    total = _roll_out(lab, lab.names["broken_image"], until_done=False)
+    if total["failed"]:
+        wrong = _lost_requests(lab, total)
+        wrong.hint = "took-traffic"
+        raise wrong
+
+
+@checks.once("budget", reads=("PodDisruptionBudget", "Deployment"), needs=("ready",))
+def budget(lab: Lab) -> None:
+    """A budget that selects the pods keeps two of three and lets one go."""
+    keep, replicas = lab.names["min_available"], lab.names["replicas"]
+    labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels") or {}
+    budgets = [item for item in lab.objects("PodDisruptionBudget") if _selects(item, labels)]
+    look_with = f"kubectl -n {lab.namespace} get poddisruptionbudgets"
+    if not budgets:
+        there = ", ".join(item["metadata"]["name"] for item in lab.objects("PodDisruptionBudget")) or "there is none"
+        raise Fail(f"no PodDisruptionBudget selects pods with the labels {labels} ({there})", hint="no-budget", look_with=look_with)
+    if len(budgets) > 1:
+        names = ", ".join(item["metadata"]["name"] for item in budgets)
+        raise Fail(f"{len(budgets)} budgets select the same pods ({names}): then no eviction is allowed at all",
+                   hint="budget-blocks", look_with=look_with)  # fmt: skip
+    kept = _kept(budgets[0], replicas)
+    name = budgets[0]["metadata"]["name"]
+    if kept >= replicas:
+        raise Fail(f"{name} keeps {kept} of {replicas} pods: no pod may ever go", hint="budget-blocks", look_with=look_with)
+    if kept < keep:
+        raise Fail(f"{name} keeps only {kept} of {replicas} pods", hint="budget-loose", look_with=look_with)
+
+
+@checks.trigger("drain", reads=("Node", "PodDisruptionBudget", *POD_KINDS), needs=("shape", "ready", "budget"), exclusive=True)
+def drain(lab: Lab) -> None:
+    """A node is drained: enough pods stay ready all the time, and in the end all run on other nodes."""
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    keep, lowest = lab.names["min_available"], [len(_ready_pods(lab, deployment))]
+    by_node = Counter(pod["spec"]["nodeName"] for pod in _ready_pods(lab, deployment))
+    node = max(sorted(by_node), key=lambda name: by_node[name])
+    lab.cordon(node)
+    leaving = [pod["metadata"]["name"] for pod in lab.pods_of(deployment) if pod["spec"].get("nodeName") == node]
+    evicted: set[str] = set()
+
+    def moved() -> None:
+        alive = _ready_pods(lab, deployment)
+        lowest.append(len(alive))
+        if len(alive) < keep:
+            raise Fail(f"only {len(alive)} pods were ready while {node} was drained", settled=True,
+                       about=lab.find("Deployment", deployment["metadata"]["name"]))  # fmt: skip
+        for name in leaving:
+            if name not in evicted and lab.act(f"evict {name}", _eviction(name, lab.namespace)):
+                evicted.add(name)
+        left = [name for name in leaving if name not in evicted]
+        if left:
+            raise Fail(f"the budget does not let go of {', '.join(left)} on node {node}", hint="budget-blocks",
+                       look_with=f"kubectl -n {lab.namespace} get pdb")  # fmt: skip
+        elsewhere = [pod for pod in alive if pod["spec"]["nodeName"] != node]
+        if len(elsewhere) < lab.names["replicas"]:
+            raise Fail(f"{len(elsewhere)} pods are ready on other nodes after {node} was drained", hint="nowhere",
+                       about=lab.find("Deployment", deployment["metadata"]["name"]))  # fmt: skip
+
+    lab.until(lab.names["drain_seconds"], moved)
+
+
+@checks.once("given", reads=("Service",), needs=("shape",), safeguard=True)
+def given(lab: Lab) -> None:
+    """The Service that the lab gave is still the same object with the same selector and ports."""
+    service = lab.object("Service", lab.names["service"])
+    uid = lab.given.get(f"Service/{lab.names['service']}")
+    if uid and service["metadata"]["uid"] != uid:
+        raise Fail(f"{lab.names['service']} was deleted and made again", expected="change your own objects, not the given ones")
+    wanted = {
+        "selector": {"app.kubernetes.io/name": lab.names["label"]},
+        "ports": [{"port": 80, "targetPort": lab.names["port"]}],
+    }
+    found = mismatches({"spec": wanted}, service)
+    extra = set(service["spec"].get("selector") or {}) - {"app.kubernetes.io/name"}
+    if found or extra:
+        said = "; ".join(map(str, found)) or f"its selector also asks for {', '.join(sorted(extra))}"
+        raise Fail(said, expected="change your own objects, not the given ones", look_with=_get(lab, "service", "-o yaml"))
+
+
+def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
+    """Change the image under steady traffic; the traffic's final count.
+
+    A good release is awaited. A bad one is given a while after its first pod has started; the runner then puts
+    the old template back, and the traffic goes on until that has started.
+    """
+    name, replicas = lab.names["deployment"], lab.names["replicas"]
+    deployment = lab.object("Deployment", name)
+    before = {pod["metadata"]["uid"] for pod in lab.pods_of(deployment)}
+    index = workloads.index_of_image(deployment, lab.names["image"])
+    path = f"/spec/template/spec/containers/{index}/image"
+    generation = deployment["metadata"]["generation"]
+
+    def set_image(to: str) -> Any:
+        patch = [{"op": "replace", "path": path, "value": to}]
+        return lambda api: api.patch("Deployment", name, lab.namespace, patch)["metadata"]["generation"]
+
+    with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=3) as traffic:
+        lab.throughout(0.5, lambda: None)  # traffic first, so that the very beginning is seen too
+        generation = lab.act(f"set image {image}", set_image(image))
+
+        def new_pods() -> list[Object]:
+            present = lab.object("Deployment", name)
+            if present["metadata"]["generation"] < generation:
+                raise Fail("the update has not been seen yet")
+            return [pod for pod in lab.pods_of(present) if pod["metadata"]["uid"] not in before]
+
+        def done() -> None:
+            _stop_early(traffic)
+            new_pods()
+            workloads.require_rolled_out(lab.object("Deployment", name), replicas)
+
+        def started() -> None:
+            _stop_early(traffic)
+            if not any(_has_started(pod) for pod in new_pods()):
+                raise Fail(f"no pod of {image} has started", about=lab.find("Deployment", name))
+
+        try:
+            if until_done:
+                lab.until(90, done, every=0.3)
+                lab.throughout(AFTER_ROLLOUT, lambda: None)
+            else:
+                lab.until(60, started, every=0.3)
+                lab.throughout(BAD_RELEASE_WINDOW, lambda: _stop_early(traffic))
+                lab.act("roll back", set_image(lab.names["image"]))
+                lab.until(60, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
+        except _Lost:
+            pass
+        return traffic.total
+
+
+class _Lost(Exception):
+    """Requests have failed, so the verdict is clear: no need to go on."""
+
+
+def _stop_early(traffic: Any) -> None:
+    if traffic.so_far()["failed"] > 3:
+        raise _Lost
+
+
+def _lost_requests(lab: Lab, total: dict[str, Any]) -> Fail:
+    deployment = lab.object("Deployment", lab.names["deployment"])
+    has_readiness = all(container.get("readinessProbe") for container in workloads.containers(deployment))
+    lines = [f"{entry['after']:.1f} s after the start: {entry['what']}" for entry in total["failures"][:4]]
+    return Fail(
+        f"{total['failed']} of {total['sent']} requests failed", evidence=lines,
+        hint="too-few" if has_readiness else "no-readiness",
+        look_with=f"kubectl -n {lab.namespace} get deployment {lab.names['deployment']} -o yaml",
+    )  # fmt: skip
+
+
+def _has_started(pod: Object) -> bool:
+    return any(
+        entry.get("started") or entry.get("state", {}).get("terminated") or entry.get("restartCount")
+        for entry in pod.get("status", {}).get("containerStatuses", [])
+    )
+
+
+def _ready_pods(lab: Lab, deployment: Object) -> list[Object]:
+    return [pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)]
+
+
+def _eviction(name: str, namespace: str) -> Any:
+    def evict(api: Api) -> bool:
+        return api.evict(name, namespace)
+
+    return evict
+
+
+def _endpoints(lab: Lab, service: str) -> list[dict[str, Any]]:
+    slices = lab.objects("EndpointSlice", **{"kubernetes.io__service_name": service})
+    found = [entry for item in slices for entry in item.get("endpoints") or []]
+    return [entry for entry in found if entry.get("conditions", {}).get("ready")]
+
+
+def _selects(budget: Object, labels: dict[str, str]) -> bool:
+    selector = budget["spec"].get("selector") or {}
+    wanted, rules = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
+    return all(labels.get(key) == value for key, value in wanted.items()) and all(_holds(rule, labels) for rule in rules)
+
+
+def _holds(rule: dict[str, Any], labels: dict[str, str]) -> bool:
+    value, values = labels.get(rule["key"]), rule.get("values") or []
+    return {
+        "In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None,
+    }[rule["operator"]]  # fmt: skip
+
+
+def _kept(budget: Object, replicas: int) -> int:
+    """How many pods stay, as the disruption controller rounds: percentages up, for both fields."""
+    spec = budget["spec"]
+    if "maxUnavailable" in spec:
+        return replicas - _scaled(spec["maxUnavailable"], replicas)
+    return _scaled(spec.get("minAvailable", 1), replicas)
+
+
+def _scaled(value: int | str, replicas: int) -> int:
+    if isinstance(value, str):
+        return -(-int(value.rstrip("%")) * replicas // 100)
+    return value
+
+
+def _url(lab: Lab) -> str:
+    return f"http://{lab.names['service']}.{lab.namespace}.svc.cluster.local/predict"
+
+
+def _get(lab: Lab, kind: str, options: str) -> str:
+    name = lab.names["service"] if kind == "service" else lab.names["deployment"]
+    return f"kubectl -n {lab.namespace} get {kind} {name} {options}"

@@ -1,0 +1,181 @@
+"""The labs: one folder each, described by lab.yaml; finding, validating and loading them."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from checkers.declare import Checks
+from checkers.spec import CheckSpec, Hint, LabSpec, TaskSpec
+from cluster.api import YAML_LOADER, Object
+from cluster.errors import KailabError
+
+LABS = Path(__file__).parent
+_PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
+_Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_Text = Annotated[str, Field(min_length=3)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Hint(_Strict):
+    text: _Text
+    when: str = ""
+
+
+class _Check(_Strict):
+    id: _Id
+    title: _Text
+    points: Annotated[float, Field(gt=0, le=100)]
+
+
+class _Task(_Strict):
+    id: _Id
+    title: _Text
+    checks: Annotated[tuple[_Check, ...], Field(min_length=1)]
+    hints: Annotated[tuple[_Hint, ...], Field(min_length=1)]
+
+
+class _Starter(_Strict):
+    """What the untouched starter must lead to: kubectl's own words (empty when it applies), and a failed
+    check's."""
+
+    kubectl_says: str = ""
+    says: _Text
+
+
+class _LabFile(_Strict):
+    """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share."""
+
+    number: Annotated[int, Field(ge=1, le=99)]
+    slug: _Id
+    title: _Text
+    summary: _Text
+    minutes: Annotated[int, Field(gt=0)]
+    seconds: Annotated[float, Field(gt=0)] = 300.0
+    names: Mapping[str, str | int]
+    starter: _Starter
+    tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _ids_are_unique(self) -> _LabFile:
+        for what, ids in (
+            ("task", [task.id for task in self.tasks]),
+            ("check", [check.id for task in self.tasks for check in task.checks]),
+        ):
+            twice = sorted({name for name in ids if ids.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what} ids used twice: {', '.join(twice)}")
+        return self
+
+
+@dataclass(frozen=True)
+class LabFolder:
+    """One lab on disk. Folders: starter/ (given to the student), given/ (applied by `start`), solution/,
+    alternatives/NAME/ (other right solutions), mutants/NAME.yaml (wrong ones, see labs/mutants.py)."""
+
+    path: Path
+
+    @cached_property
+    def file(self) -> _LabFile:
+        """Raises KailabError naming the field that is wrong."""
+        source = self.path / "lab.yaml"
+        try:
+            return _LabFile.model_validate(yaml.load(source.read_text(), Loader=YAML_LOADER))
+        except (ValidationError, yaml.YAMLError, OSError) as wrong:
+            raise KailabError(f"{source} is not a valid lab description.", why=str(wrong)) from None
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name.split("_", 1)[0])
+
+    @property
+    def namespace(self) -> str:
+        return f"lab-{self.number:02d}"
+
+    @property
+    def title(self) -> str:
+        return self.file.title
+
+    @cached_property
+    def spec(self) -> LabSpec:
+        file = self.file
+        tasks = tuple(
+            TaskSpec(
+                task.id,
+                self.fill(task.title),
+                tuple(CheckSpec(check.id, task.id, self.fill(check.title), check.points) for check in task.checks),
+                tuple(Hint(self.fill(hint.text), hint.when) for hint in task.hints),
+            )
+            for task in file.tasks
+        )
+        return LabSpec(file.number, file.slug, file.title, self.namespace, file.names, tasks, file.seconds)
+
+    @cached_property
+    def checks(self) -> Checks:
+        """The lab's checks.py. Raises KailabError when it and lab.yaml don't name the same checks."""
+        module = importlib.import_module(f"labs.{self.path.name}.checks")
+        checks: Checks = module.checks
+        written, declared = {check.id for check in self.spec.checks}, {check.id for check in checks}
+        if written != declared:
+            raise KailabError(
+                f"lab {self.number}: lab.yaml and checks.py disagree about: {', '.join(sorted(written ^ declared))}"
+            )
+        return checks
+
+    def fill(self, text: str) -> str:
+        """Put the lab's names into {{placeholders}}. Raises KailabError for a name that lab.yaml lacks."""
+
+        def value(found: re.Match[str]) -> str:
+            try:
+                return str({**self.file.names, "namespace": self.namespace}[found[1]])
+            except KeyError:
+                raise KailabError(f"lab {self.number}: no name {found[1]!r} in lab.yaml") from None
+
+        return _PLACEHOLDER.sub(value, text)
+
+    @property
+    def readme(self) -> str:
+        return self.fill((self.path / "README.md").read_text())
+
+    def manifests(self, folder: str) -> list[Object]:
+        """All objects of a folder's YAML files, in file order."""
+        return read_manifests(self.path / folder)
+
+    @property
+    def alternatives(self) -> list[Path]:
+        return sorted(path for path in (self.path / "alternatives").glob("*") if path.is_dir())
+
+    @property
+    def mutants(self) -> list[Path]:
+        return sorted((self.path / "mutants").glob("*.yaml"))
+
+
+def read_manifests(folder: Path) -> list[Object]:
+    """Objects of our own, trusted manifests; students' files go through kubectl instead."""
+    files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
+    return [item for file in files for item in yaml.load_all(file.read_text(), Loader=YAML_LOADER) if item]
+
+
+def all_labs() -> list[LabFolder]:
+    """Every lab, in order."""
+    return sorted((LabFolder(path.parent) for path in LABS.glob("[0-9][0-9]_*/lab.yaml")), key=lambda lab: lab.number)
+
+
+def lab_numbered(number: int) -> LabFolder:
+    """Raises KailabError naming the labs that exist."""
+    labs = {lab.number: lab for lab in all_labs()}
+    if number not in labs:
+        there = ", ".join(str(known) for known in labs)
+        raise KailabError(f"There is no lab {number}.", why=f"The labs so far: {there}.", mend="kailab list")
+    return labs[number]

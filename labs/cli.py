@@ -1,0 +1,311 @@
+"""The `kailab` command: thin, every verb lives in a module of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cluster.errors import KailabError
+from cluster.workspace import Workspace
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from checkers.results import Report
+    from labs.catalog import LabFolder
+
+app = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
+    help="Kubernetes for AI: labs on a real local cluster, checked. Start with `make lab-6` or `kailab up`.",
+)  # fmt: skip
+Number = Annotated[int, typer.Argument(metavar="N", help="the lab's number, see `kailab list`")]
+TaskOption = Annotated[str, typer.Option("--task", "-t", help="only this task")]
+JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout (checkers/schema.json)")]
+AT_FAULT = 2  # exit status: the checker or the cluster, not the student's work
+
+
+def _console(*, stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, lacks, or has too old, and the command that mends each."""
+    from cluster.doctor import examine
+    from labs.screens import show_findings
+
+    findings = examine(Workspace.here())
+    show_findings(findings, _console())
+    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+@app.command()
+def up() -> None:
+    """Bring the course cluster up, or repair it. Safe to repeat, also after Ctrl-C."""
+    from labs.setup import bring_up
+
+    bring_up(Workspace.here(), _console())
+
+
+@app.command()
+def status() -> None:
+    """The course cluster's nodes and add-ons; changes nothing."""
+    from cluster.bringup import status as cluster_status
+    from labs.screens import show_status
+
+    found = cluster_status(Workspace.here())
+    show_status(found, _console())
+    raise typer.Exit(0 if found.is_ready else AT_FAULT)
+
+
+@app.command()
+def down() -> None:
+    """Remove the course cluster. Your files in work/ and your points stay."""
+    from cluster.bringup import down as take_down
+
+    take_down(Workspace.here(), _console())
+
+
+@app.command(hidden=True)
+def distclean() -> None:
+    """Remove the caches too."""
+    from cluster.bringup import down as take_down
+    from cluster.bringup import remove_caches
+
+    take_down(Workspace.here(), _console(), stop_engine=False)
+    remove_caches(Workspace.here(), _console())
+
+
+@app.command("list")
+def list_labs() -> None:
+    """The labs, your points, and where you left off."""
+    from labs.catalog import all_labs
+    from labs.progress import Progress
+    from labs.screens import show_labs
+
+    show_labs(all_labs(), Progress(Workspace.here()), _console())
+
+
+@app.command()
+def start(number: Number) -> None:
+    """Make the lab's namespace with what it gives you, and your folder in work/."""
+    from labs import lifecycle
+    from labs.screens import show_started
+
+    lab = _lab(number)
+    with lifecycle.Course.opened(Workspace.here()) as course:
+        news = lifecycle.start(course, lab)
+        show_started(lab, course.work(lab), news, _console())
+
+
+@app.command()
+def reset(number: Number, yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False) -> None:
+    """Begin the lab anew. Your files move to a folder beside; nothing is lost."""
+    from labs import lifecycle
+
+    lab = _lab(number)
+    if not yes:
+        typer.confirm(f"Delete everything in namespace {lab.namespace} and start lab {number} anew?", abort=True)
+    with lifecycle.Course.opened(Workspace.here()) as course:
+        kept = lifecycle.reset(course, lab)
+    typer.echo(f"lab {number} is as at the start" + (f"; your files are in {kept}" if kept else ""))
+
+
+@app.command()
+def finish(number: Number) -> None:
+    """Remove the lab from the cluster. Your files and points stay."""
+    from labs import lifecycle
+
+    lab = _lab(number)
+    with lifecycle.Course.opened(Workspace.here()) as course:
+        lifecycle.finish(course, lab)
+    typer.echo(f"lab {number} is off the cluster; your files stay in {Workspace.here().work / lab.namespace}")
+
+
+@app.command()
+def check(
+    number: Number, task: TaskOption = "", as_json: JsonOption = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="check again whenever the cluster changes")] = False,
+    triggers: Annotated[bool, typer.Option(help="also the checks that disturb the cluster on purpose")] = True,
+) -> None:  # fmt: skip
+    """Grade the live state of a lab. Exit status: 0 full marks, 1 less, 2 checker or cluster at fault."""
+    lab = _lab(number)
+    if watch:
+        from labs.watching import watch_lab
+
+        watch_lab(Workspace.here(), lab, task, _console())
+        return
+    raise typer.Exit(_check(lab, task, as_json, triggers))
+
+
+@app.command("lab", hidden=True)
+def lab_command(number: Number, as_json: JsonOption = False) -> None:
+    """What `make lab-N` does: set-up that is missing, start the lab if need be, check it."""
+    from labs import lifecycle
+    from labs.setup import ensure_up
+    from labs.screens import show_started
+
+    lab, workspace = _lab(number), Workspace.here()
+    ensure_up(workspace, _console(stderr=as_json))
+    with lifecycle.Course.opened(workspace) as course:
+        news = lifecycle.start(course, lab)
+        if news and not as_json:
+            show_started(lab, course.work(lab), news, _console())
+    raise typer.Exit(_check(lab, "", as_json, True))
+
+
+def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
+    from labs import lifecycle
+    from labs.progress import Progress
+
+    workspace = Workspace.here()
+    with lifecycle.Course.opened(workspace) as course:
+        progress = Progress(workspace)
+        entry = progress.lab(lab.number)
+        if as_json:
+            report = lifecycle.check(course, lab, given=entry.given, task=task, triggers=triggers).report
+        else:
+            report = _check_with_progress(course, lab, task, triggers, entry.given)
+    if not task and triggers:
+        progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"))
+        progress.save()
+    _print(report, progress, lab, as_json)
+    return report.exit_code
+
+
+def _check_with_progress(course, lab, task, triggers, given):  # type: ignore[no-untyped-def]
+    from checkers.report.terminal import CheckProgress
+    from labs import lifecycle
+
+    titles = [(check.id, check.title) for check in lab.spec.checks]
+    with CheckProgress(_console(), titles) as display:
+
+        def listen(what: str, data: object) -> None:
+            if what == "say":
+                display.say(*data)  # type: ignore[misc]
+            elif what == "started":
+                display.started(data)
+            else:
+                display.finished(data)
+
+        return lifecycle.check(course, lab, given=given, task=task, triggers=triggers, listen=listen).report
+
+
+def _print(report: Report, progress, lab: LabFolder, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+    if as_json:
+        from checkers.report.document import to_document
+
+        print(json.dumps(to_document(report), indent=2))
+        return
+    from checkers.report.terminal import show
+    from labs.progress import hints_left
+
+    show(report, _console(), hints_left=hints_left(lab.spec, progress.lab(lab.number)))
+
+
+@app.command()
+def hint(number: Number, task: TaskOption = "") -> None:
+    """The next hint, chosen by what the last check saw."""
+    from labs.hints import give_hint
+
+    give_hint(Workspace.here(), _lab(number), task, _console())
+
+
+@app.command()
+def solution(
+    number: Number, give_up: Annotated[bool, typer.Option("--give-up", help="show it before a pass")] = False
+) -> None:
+    """One right solution, after full marks or with --give-up."""
+    from labs.hints import show_solution
+
+    show_solution(Workspace.here(), _lab(number), give_up, _console())
+
+
+@app.command()
+def explain(
+    pod: Annotated[str, typer.Argument(help="a pod, or deployment/NAME")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="default: the lab started last")] = "",
+) -> None:
+    """Why a pod is Pending or failing: taints, labels, capacity, quota, claims, image, probes."""
+    from labs.explaining import explain_pod_named
+
+    explain_pod_named(Workspace.here(), pod, namespace, _console())
+
+
+@app.command()
+def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files from .kailab/evidence")],
+            as_json: JsonOption = False) -> None:  # fmt: skip
+    """Grade recorded evidence again, without a cluster."""
+    from labs.regrading import regrade_files
+
+    raise typer.Exit(regrade_files(files, as_json, _console()))
+
+
+@app.command()
+def gate(number: Number, jobs: Annotated[int, typer.Option("--jobs", "-j")] = 6,
+         only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "") -> None:  # fmt: skip
+    """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""
+    from labs.gate import run_gate
+
+    raise typer.Exit(0 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 1)
+
+
+@app.command()
+def env() -> None:
+    """Shell lines that make `kubectl` talk to the course cluster: eval "$(kailab env)"."""
+    from cluster.tools import find_kubectl
+
+    workspace = Workspace.here()
+    print(f"export KUBECONFIG='{workspace.kubeconfig}'")
+    kubectl = find_kubectl(workspace)
+    if kubectl is not None:
+        print(f'export PATH="{kubectl.parent}:$PATH"')
+
+
+@app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+             add_help_option=False)  # fmt: skip
+def kubectl(args: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """kubectl on the course cluster, in the namespace of the lab started last."""
+    from cluster.tools import find_kubectl
+
+    workspace = Workspace.here()
+    program = find_kubectl(workspace)
+    if program is None:
+        raise KailabError("There is no kubectl yet.", mend="kailab up")
+    environment = {**os.environ, "KUBECONFIG": str(workspace.kubeconfig)}
+    os.execve(program, [str(program), *(args or [])], environment)
+
+
+def _lab(number: int) -> LabFolder:
+    from labs.catalog import lab_numbered
+
+    return lab_numbered(number)
+
+
+def main() -> None:
+    """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except KailabError as failed:
+        from checkers.report.terminal import show_error
+
+        show_error(failed, _console(stderr=True))
+        sys.exit(AT_FAULT)
+    except KeyboardInterrupt:
+        print("\nInterrupted; nothing is lost. Run the same command again to go on.", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # `kailab check 6 | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,241 @@
+"""A lab's life on the cluster: start, check, reset, finish, and the student's folder beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from checkers import evidence
+from checkers.lab import Sources
+from checkers.observe import Observation
+from checkers.prober import Prober, token
+from checkers.restore import restore_interrupted
+from checkers.results import ClusterInfo, Report
+from checkers.runner import Listener, Run, Setting
+from cluster.api import Api, ApiError, Object, connect
+from cluster.errors import KailabError
+from cluster.identity import Identity
+from cluster.workspace import Workspace
+from labs.catalog import LabFolder
+from labs.progress import LabProgress, Progress
+
+LAB_LABEL = "kailab.dev/lab"
+GONE_SECONDS = 90.0
+KEEP_EVIDENCE = 20
+
+
+@dataclass(frozen=True)
+class Course:
+    """The course cluster, verified to be ours, and where the student's files and notes are."""
+
+    workspace: Workspace
+    api: Api
+    uid: str
+
+    @classmethod
+    @contextlib.contextmanager
+    def opened(cls, workspace: Workspace) -> Iterator[Course]:
+        """Raises KailabError when there is no cluster, it doesn't answer, or it isn't ours."""
+        with contextlib.closing(connect(workspace.kubeconfig)) as api:
+            yield cls(workspace, api, Identity.verify(workspace, api))
+
+    @property
+    def cluster(self) -> ClusterInfo:
+        return ClusterInfo(self.workspace.cluster_name, self.api.version(), self.uid)
+
+    def journal(self, namespace: str) -> Path:
+        return self.workspace.state / "restore" / f"{namespace}.json"
+
+    def work(self, lab: LabFolder) -> Path:
+        """The student's own folder for a lab."""
+        return self.workspace.work / lab.namespace
+
+
+def is_started(course: Course, namespace: str) -> bool:
+    found = course.api.get("Namespace", namespace)
+    return found is not None and "deletionTimestamp" not in found["metadata"]
+
+
+def open_namespace(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
+    """The lab's namespace with its given objects; returns their UIDs as {"Kind/name": uid}."""
+    wait_gone(course, namespace)
+    labels = {LAB_LABEL: str(lab.number), "app.kubernetes.io/part-of": "kailab"}
+    course.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
+    given = {}
+    for item in lab.manifests("given"):
+        made = course.api.apply(item, namespace)
+        given[f"{item['kind']}/{item['metadata']['name']}"] = str(made["metadata"]["uid"])
+    return given
+
+
+def wait_gone(course: Course, namespace: str) -> None:
+    """Wait while a namespace of that name is on its way out. Raises KailabError naming what holds it."""
+    deadline = time.monotonic() + GONE_SECONDS
+    while (found := course.api.get("Namespace", namespace)) is not None:
+        if "deletionTimestamp" not in found["metadata"]:
+            return
+        if time.monotonic() > deadline:
+            raise KailabError(
+                f"Namespace {namespace} is still being deleted after {GONE_SECONDS:.0f} s.", why=_holding(found),
+                mend=f"kubectl get namespace {namespace} -o yaml   (shows what holds it), remove that, then try again",
+            )  # fmt: skip
+        time.sleep(0.2)
+
+
+def _holding(namespace: Object) -> str:
+    conditions = namespace.get("status", {}).get("conditions", [])
+    return "\n".join(c.get("message", "") for c in conditions if c["status"] == "True") or "the API server does not say"
+
+
+def start(course: Course, lab: LabFolder) -> bool:
+    """Start a lab unless it is started; True when that was news. The student's files are never overwritten."""
+    progress = Progress(course.workspace)
+    restore_interrupted(course.journal(lab.namespace), course.api)
+    news = not is_started(course, lab.namespace)
+    entry = progress.lab(lab.number)
+    if news:
+        entry.given = open_namespace(course, lab, lab.namespace)
+    elif not entry.given and lab.manifests("given"):
+        # The progress file was lost: what is there now is the best that is known of what was given.
+        entry.given = present_given(course, lab, lab.namespace)
+    lay_out(course.work(lab), lab)
+    entry.started, progress.current = True, lab.number
+    progress.save()
+    use_namespace(course.workspace, lab.namespace)
+    return news
+
+
+def present_given(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
+    found = {}
+    for item in lab.manifests("given"):
+        present = course.api.get(item["kind"], item["metadata"]["name"], namespace)
+        if present is not None:
+            found[f"{item['kind']}/{item['metadata']['name']}"] = str(present["metadata"]["uid"])
+    return found
+
+
+def lay_out(folder: Path, lab: LabFolder) -> None:
+    """Copy what is missing of the lab's text and starter into the student's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "README.md").write_text(lab.readme)
+    for source in sorted((lab.path / "starter").glob("*")):
+        target = folder / source.name
+        if not target.exists():
+            shutil.copy2(source, target)
+
+
+def use_namespace(workspace: Workspace, namespace: str) -> None:
+    """Make `kubectl` in the course's own kubeconfig work in the lab's namespace."""
+    import yaml
+
+    document = yaml.safe_load(workspace.kubeconfig.read_text())
+    for entry in document["contexts"]:
+        entry["context"]["namespace"] = namespace
+    unfinished = workspace.kubeconfig.with_suffix(".new")
+    unfinished.touch(mode=0o600)
+    unfinished.write_text(yaml.safe_dump(document))
+    unfinished.replace(workspace.kubeconfig)
+
+
+def close_namespace(course: Course, namespace: str) -> None:
+    """Delete a lab's namespace and wait until it is gone, with whatever a trigger left restored first."""
+    restore_interrupted(course.journal(namespace), course.api)
+    course.api.delete("Namespace", namespace)
+    wait_gone(course, namespace)
+
+
+def finish(course: Course, lab: LabFolder) -> None:
+    """Leave nothing of the lab on the cluster; files and points stay."""
+    close_namespace(course, lab.namespace)
+    progress = Progress(course.workspace)
+    progress.lab(lab.number).started = False
+    progress.lab(lab.number).given = {}
+    progress.save()
+
+
+def reset(course: Course, lab: LabFolder) -> Path | None:
+    """The lab as it was at first. The student's files move aside; their new place is returned."""
+    close_namespace(course, lab.namespace)
+    folder, kept = course.work(lab), None
+    if folder.exists():
+        kept = folder.with_name(f"{folder.name}.before-reset-{datetime.now():%Y%m%d-%H%M%S}")
+        folder.rename(kept)
+    progress = Progress(course.workspace)
+    best = progress.lab(lab.number)
+    progress.lab(lab.number).__dict__.update(LabProgress(best=best.best, passed=best.passed).__dict__)
+    progress.save()
+    start(course, lab)
+    return kept
+
+
+@dataclass(frozen=True)
+class CheckedLab:
+    """A run's report and where its evidence was written."""
+
+    report: Report
+    evidence: Path | None
+
+
+def kinds_of(lab: LabFolder) -> set[str]:
+    return {kind for check in lab.checks for kind in (*check.reads, *check.disturbs)}
+
+
+def check(
+    course: Course, lab: LabFolder, *, namespace: str = "", given: dict[str, str] | None = None, task: str = "",
+    triggers: bool = True, listen: Listener = lambda *_: None, keep_evidence: bool = True,
+) -> CheckedLab:  # fmt: skip
+    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read."""
+    where = namespace or lab.namespace
+    if task and task not in {known.id for known in lab.spec.tasks}:
+        known = ", ".join(known.id for known in lab.spec.tasks)
+        raise KailabError(f"Lab {lab.number} has no task {task!r}.", why=f"Its tasks: {known}.")
+    restore_interrupted(course.journal(where), course.api)
+    observation = Observation(course.api, where, {"Namespace", *kinds_of(lab)})
+    with contextlib.closing(observation):
+        observation.refresh()
+        _require_started(observation, lab, where)
+        sources = Sources(course.api, observation, Prober(course.api, token(course.workspace)))
+        setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, triggers)
+        run = Run(lab.spec, lab.checks, setting, sources, listen=listen)
+        report = run.report()
+    path = _keep_evidence(course, lab, run, report, given or {}) if keep_evidence else None
+    return CheckedLab(report, path)
+
+
+def _require_started(observation: Observation, lab: LabFolder, namespace: str) -> None:
+    found = next((ns for ns in observation.view()["Namespace"] if ns["metadata"]["name"] == namespace), None)
+    if found is None:
+        raise KailabError(f"Lab {lab.number} is not started: there is no namespace {namespace}.",
+                          mend=f"kailab start {lab.number}")  # fmt: skip
+    if "deletionTimestamp" in found["metadata"]:
+        raise KailabError(f"Namespace {namespace} is being deleted.", why=_holding(found),
+                          mend=f"wait a moment, then kailab start {lab.number}")  # fmt: skip
+
+
+def _keep_evidence(course: Course, lab: LabFolder, run: Run, report: Report, given: dict[str, str]) -> Path | None:
+    from checkers.report.document import to_document
+
+    folder = course.workspace.state / "evidence"
+    now = datetime.now(UTC)
+    path = folder / f"lab-{lab.number:02d}-{now:%Y%m%d-%H%M%S}.json"
+    about = {"lab": lab.number, "namespace": report.namespace, "given": given, "taken": now.isoformat(timespec="seconds")}
+    try:
+        evidence.write(path, evidence.pack(run.tapes, about, to_document(report)))
+        for old in sorted(folder.glob(f"lab-{lab.number:02d}-*.json"))[:-KEEP_EVIDENCE]:
+            old.unlink(missing_ok=True)
+    except OSError:  # a full disk must not cost the student the report
+        return None
+    return path
+
+
+def ready_for_checks(api: Api) -> str:
+    """Empty, or why the cluster can't grade just now."""
+    try:
+        return "" if api.request("GET", "/readyz", timeout=5).status == 200 else "the API server is not ready"
+    except (ApiError, KailabError) as failed:
+        return failed.what
