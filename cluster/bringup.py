@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import json
 import shutil
@@ -56,7 +57,7 @@ class Bringup:
         self._name = workspace.cluster_name
         self._engine: Engine | None = None
         self._tools: tools.Tools | None = None
-        self._registry = False
+        self._registry = functools.cache(registry.answers)
         self._node_images = kindconfig.Images()
 
     @property
@@ -89,8 +90,7 @@ class Bringup:
     def _make_node_images(self, log: Path, say: Say) -> str:
         if self._exists() and not self._half_made():
             return "the cluster has its own already"
-        self._registry = registry.answers()
-        if self._registry:
+        if self._registry():
             return "kindest/node, pulled by kind"
         _need_disk(self._workspace, self.engine, DISK_TO_CREATE if nodeimage.is_built(self.engine) else DISK_TO_BUILD)
         with _locked(self._workspace.cache / "node-image.lock", say):

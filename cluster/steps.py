@@ -120,6 +120,8 @@ class _PlainDisplay(_Display):
         console.print(f"{title} ...")
 
     def say(self, text: str) -> None:
+        if text == self._doing:
+            return
         super().say(text)
         self._console.print(f"    {text}  ({self.seconds:.0f} s)")
 

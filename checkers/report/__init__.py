@@ -1,0 +1,1 @@
+"""A run's results for people (terminal) and for programs (one JSON document)."""

@@ -1,0 +1,32 @@
+"""What every course cluster has beside Kubernetes itself: storage, metrics, a simulated cloud load balancer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.api import YAML_LOADER
+
+FOLDER = Path(__file__).parent
+FILES = ("local-path.yaml", "metrics-server.yaml", "cloud.yaml")
+READY = (
+    ("Deployment", "local-path-storage", "local-path-provisioner"),
+    ("Deployment", "local-path-storage", "shared-path-provisioner"),
+    ("Deployment", "kube-system", "metrics-server"),
+    ("APIService", "", "v1beta1.metrics.k8s.io"),
+    ("Deployment", "kailab-cloud", "cloud"),
+)
+
+
+def manifests(*, pool: Sequence[str]) -> list[dict[str, Any]]:
+    """All add-on objects; `pool` are the IPv4 addresses that LoadBalancer Services may get."""
+    items: list[dict[str, Any]] = []
+    for name in FILES:
+        items += [item for item in yaml.load_all((FOLDER / name).read_text(), Loader=YAML_LOADER) if item]
+    for item in items:
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "cloud":
+            item["data"] = {"pool": " ".join(pool)}
+    return items
