@@ -18,12 +18,14 @@ class Tape:
     """What one check read, in order. Recording while the cluster is there, playing when it isn't.
 
     An attempt is one evaluation of the check; of those that a converging check needs only the last is kept,
-    of a holding check's all that differ.
+    of a holding check's all that differ. What was done to the cluster is kept whatever becomes of the attempt
+    in which it was done.
     """
 
-    def __init__(self, recorded: list[list[Entry]] | None = None) -> None:
+    def __init__(self, recorded: list[list[Entry]] | None = None, acts: dict[str, Any] | None = None) -> None:
         self.playing = recorded is not None
         self.attempts: list[list[Entry]] = recorded if recorded is not None else [[]]
+        self.acts: dict[str, Any] = acts or {}
         self._next = 0
         self._attempt = 0
 
@@ -43,6 +45,15 @@ class Tape:
                 self._next = place + 1
                 return entries[place][1]
         raise CannotTell(f"the evidence holds no answer to: {key}")
+
+    def act(self, key: str, do: Callable[[], Any]) -> Any:
+        """What `do` returned; when playing, what it returned the last time (an eviction is asked for until it is
+        granted)."""
+        if not self.playing:
+            self.acts[key] = do()
+        elif key not in self.acts:
+            raise CannotTell(f"the evidence does not tell what came of: {key}")
+        return self.acts[key]
 
     def mark(self) -> int:
         return len(self.attempts[-1])
@@ -79,7 +90,10 @@ def pack(tapes: dict[str, Tape], about: dict[str, Any], report: dict[str, Any]) 
         return known[id(value)]
 
     checks = {
-        check: [[[key, stored(value)] for key, value in attempt] for attempt in tape.attempts]
+        check: {
+            "attempts": [[[key, stored(value)] for key, value in attempt] for attempt in tape.attempts],
+            "acts": {key: stored(value) for key, value in tape.acts.items()},
+        }
         for check, tape in tapes.items()
     }
     return {"format": FORMAT, **about, "report": report, "checks": checks, "blobs": blobs}
@@ -92,8 +106,11 @@ def unpack(document: dict[str, Any]) -> dict[str, Tape]:
             raise ValueError(f"format {document['format']!r} instead of {FORMAT!r}")
         blobs = document["blobs"]
         return {
-            check: Tape([[(key, blobs[ref]) for key, ref in attempt] for attempt in attempts])
-            for check, attempts in document["checks"].items()
+            check: Tape(
+                [[(key, blobs[ref]) for key, ref in attempt] for attempt in tape["attempts"]],
+                {key: blobs[ref] for key, ref in tape["acts"].items()},
+            )
+            for check, tape in document["checks"].items()
         }
     except (KeyError, TypeError, AttributeError) as broken:
         raise ValueError(f"not a kailab evidence file: {broken!r}") from None

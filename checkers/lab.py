@@ -282,7 +282,7 @@ class Lab:
 
         self._stop_if_cancelled()
         self._say(what)
-        return self._tape.read(f"act {what}", live)
+        return self._tape.act(what, live)
 
     def cordon(self, node: str) -> None:
         """Close a node for new pods; the runner opens it again after the check, whatever happens."""

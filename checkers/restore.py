@@ -68,7 +68,7 @@ def _restore(api: Api, namespace: str, objects: list[Object], cordoned: list[str
     changed = [item for item in objects if _put_back(api, namespace, item)]
     for item in changed:
         _wait_settled(api, namespace, item)
-    for item in changed:
+    for item in objects:
         if item["kind"] == "Deployment":
             _drop_new_replica_sets(api, namespace, item, objects)
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from checkers import evidence
 from checkers.lab import Sources
@@ -17,7 +18,7 @@ from checkers.prober import Prober, token
 from checkers.restore import restore_interrupted
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
-from cluster.api import Api, ApiError, Object, connect
+from cluster.api import Api, Object, connect
 from cluster.errors import KailabError
 from cluster.identity import Identity
 from cluster.workspace import Workspace
@@ -178,6 +179,7 @@ class CheckedLab:
     """A run's report and where its evidence was written."""
 
     report: Report
+    document: dict[str, Any]
     evidence: Path | None
 
 
@@ -203,8 +205,8 @@ def check(
         setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, triggers)
         run = Run(lab.spec, lab.checks, setting, sources, listen=listen)
         report = run.report()
-    path = _keep_evidence(course, lab, run, report, given or {}) if keep_evidence else None
-    return CheckedLab(report, path)
+    document = _evidence(lab, run, report, given or {})
+    return CheckedLab(report, document, _keep_evidence(course, lab, document) if keep_evidence else None)
 
 
 def _require_started(observation: Observation, lab: LabFolder, namespace: str) -> None:
@@ -217,25 +219,21 @@ def _require_started(observation: Observation, lab: LabFolder, namespace: str) -
                           mend=f"wait a moment, then kailab start {lab.number}")  # fmt: skip
 
 
-def _keep_evidence(course: Course, lab: LabFolder, run: Run, report: Report, given: dict[str, str]) -> Path | None:
+def _evidence(lab: LabFolder, run: Run, report: Report, given: dict[str, str]) -> dict[str, Any]:
     from checkers.report.document import to_document
 
+    taken = datetime.now(UTC).isoformat(timespec="seconds")
+    about = {"lab": lab.number, "namespace": report.namespace, "given": given, "taken": taken}
+    return evidence.pack(run.tapes, about, to_document(report))
+
+
+def _keep_evidence(course: Course, lab: LabFolder, document: dict[str, Any]) -> Path | None:
     folder = course.workspace.state / "evidence"
-    now = datetime.now(UTC)
-    path = folder / f"lab-{lab.number:02d}-{now:%Y%m%d-%H%M%S}.json"
-    about = {"lab": lab.number, "namespace": report.namespace, "given": given, "taken": now.isoformat(timespec="seconds")}
+    path = folder / f"lab-{lab.number:02d}-{datetime.now(UTC):%Y%m%d-%H%M%S}.json"
     try:
-        evidence.write(path, evidence.pack(run.tapes, about, to_document(report)))
+        evidence.write(path, document)
         for old in sorted(folder.glob(f"lab-{lab.number:02d}-*.json"))[:-KEEP_EVIDENCE]:
             old.unlink(missing_ok=True)
     except OSError:  # a full disk must not cost the student the report
         return None
     return path
-
-
-def ready_for_checks(api: Api) -> str:
-    """Empty, or why the cluster can't grade just now."""
-    try:
-        return "" if api.request("GET", "/readyz", timeout=5).status == 200 else "the API server is not ready"
-    except (ApiError, KailabError) as failed:
-        return failed.what

@@ -1,0 +1,257 @@
+"""The author gate: a lab is true only if its starter fails, its solutions pass, each mutant fails where it says,
+and nothing is left behind. Everything happens on the real cluster."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.text import Text
+
+from checkers.results import Outcome, Report
+from cluster.errors import KailabError
+from cluster.run import CommandFailed, run
+from cluster.tools import find_kubectl
+from cluster.workspace import Workspace
+from labs import lifecycle
+from labs.catalog import LabFolder
+from labs.lifecycle import Course
+from labs.mutants import Submission, expected_points, expected_skips, submissions
+from labs.regrading import replay
+from labs.residue import snapshot
+
+SLOWEST = 5
+
+
+@dataclass
+class Gate:
+    """One gate run: what went wrong, and how long each part took."""
+
+    lab: LabFolder
+    course: Course
+    console: Console
+    problems: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[Callable[[str], None]]:
+        """Time a part; the yielded function reports a problem in it."""
+        found: list[str] = []
+        started = time.monotonic()
+        try:
+            yield found.append
+        except KailabError as failed:
+            found.append(str(failed))
+        with self._lock:
+            self.seconds[name] = time.monotonic() - started
+            self.problems += [f"{name}: {problem}" for problem in found]
+            mark = Text("✗ ", style="red") if found else Text("✓ ", style="green")
+            self.console.print(mark + Text(f"{name}  {self.seconds[name]:.1f} s"))
+            for problem in found:
+                self.console.print(Text(f"    {problem}"), soft_wrap=True)
+
+    def kubectl_apply(self, folder: Path, namespace: str) -> str:
+        """What kubectl says against the manifests of a folder; empty when it applied them all."""
+        workspace = self.course.workspace
+        kubectl = find_kubectl(workspace)
+        if kubectl is None:
+            raise KailabError("There is no kubectl.", mend="kailab up")
+        try:
+            run([kubectl, "--kubeconfig", workspace.kubeconfig, "-n", namespace, "apply", "-f", folder], timeout=60)
+        except CommandFailed as refused:
+            return refused.output
+        return ""
+
+    def apply(self, objects: tuple[dict[str, Any], ...], namespace: str) -> str:
+        with tempfile.TemporaryDirectory(prefix="kailab-gate-") as folder:
+            (Path(folder) / "all.yaml").write_text(yaml.safe_dump_all(objects))
+            return self.kubectl_apply(Path(folder), namespace)
+
+
+def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: int = 6, only: str = "") -> bool:
+    """Run the whole gate, or with `only` the submissions whose name contains that. True when all held.
+
+    Raises KailabError when there is no cluster to run it on.
+    """
+    started = time.monotonic()
+    with Course.opened(workspace) as course:
+        gate = Gate(lab, course, console)
+        lifecycle.close_namespace(course, lab.namespace)
+        before = snapshot(course.api)
+        console.print(Text(f"Author gate of lab {lab.number}, {lab.title}", style="bold"))
+        wanted = [item for item in submissions(lab) if only in item.name]
+        with ThreadPoolExecutor(jobs) as pool:
+            parts = [pool.submit(_try, gate, number, item) for number, item in enumerate(wanted)]
+            if not only:
+                parts.append(pool.submit(_life, gate))
+            for part in parts:
+                part.result()
+        with gate.part("nothing is left on the cluster") as problem:
+            for difference in _left(before, course):
+                problem(difference)
+    seconds = time.monotonic() - started
+    _summary(gate, seconds, len(wanted))
+    if not only:
+        _receipt(gate, seconds)
+    return not gate.problems
+
+
+def _left(before: dict[str, str], course: Course) -> list[str]:
+    """Differences to the snapshot taken first; what the cluster itself is still tidying gets a few seconds."""
+    deadline = time.monotonic() + 15
+    while True:
+        after = snapshot(course.api)
+        keys = sorted(before.keys() | after.keys())
+        found = [f"{key}: was {before.get(key, 'absent')}, is {after.get(key, 'absent')}"
+                 for key in keys if before.get(key) != after.get(key)]  # fmt: skip
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
+
+
+def _try(gate: Gate, number: int, item: Submission) -> None:
+    """One submission in a namespace of its own."""
+    lab, course = gate.lab, gate.course
+    namespace = f"{lab.namespace}-gate-{number}"
+    with gate.part(item.name) as problem:
+        given = lifecycle.open_namespace(course, lab, namespace)
+        try:
+            refused = gate.apply(item.objects, namespace)
+            if refused:
+                problem(f"kubectl refused it: {refused.strip()[:300]}")
+            checked = lifecycle.check(course, lab, namespace=namespace, given=given, keep_evidence=False)
+            _compare(gate, item, checked.report, problem)
+            again = replay(lab, checked.document)
+            if [check.outcome for check in again.checks] != [check.outcome for check in checked.report.checks]:
+                problem(f"regrading its evidence gives {_outcomes(again)}")
+        finally:
+            lifecycle.close_namespace(course, namespace)
+
+
+def _compare(gate: Gate, item: Submission, report: Report, problem: Callable[[str], None]) -> None:
+    gate.scores[item.name] = report.points
+    failed = frozenset(check.id for check in report.checks if check.outcome is Outcome.FAIL)
+    skipped = frozenset(check.id for check in report.checks if check.outcome is Outcome.SKIPPED)
+    for check in report.checks:
+        if check.outcome is Outcome.ERROR:
+            problem(f"{check.id} ended in an error: {check.observed}")
+        elif check.outcome is Outcome.FAIL and check.id not in item.fails:
+            problem(f"{check.id} fails but must not: {check.observed} {list(check.evidence)[:3]}")
+    for name in sorted(item.fails - failed):
+        problem(f"{name} must fail but does not ({item.reason})")
+    wanted = expected_skips(gate.lab, item.fails)
+    if not report.errors and skipped != wanted and failed == item.fails:
+        problem(f"skipped {sorted(skipped)} instead of {sorted(wanted)}")
+    points = expected_points(gate.lab.spec, item.fails | wanted) if item.points is None else item.points
+    if failed == item.fails and report.points != points:
+        problem(f"earns {report.points:g} points instead of {points:g}")
+
+
+def _outcomes(report: Report) -> str:
+    return ", ".join(f"{check.id}={check.outcome} ({check.observed})" for check in report.checks
+                     if check.outcome is not Outcome.PASS) or "all passed"  # fmt: skip
+
+
+def _life(gate: Gate) -> None:
+    """The lab as a student meets it, in its own namespace: starter, solution, twice, reset from every state."""
+    lab, course = gate.lab, gate.course
+    scratch = Workspace(course.workspace.state / "gate" / lab.namespace / "state", course.workspace.cache)
+    gated = Course(_with_kubeconfig(scratch, course.workspace), course.api, course.uid)
+    namespace = lab.namespace
+    with gate.part("starter fails with the message it should") as problem:
+        lifecycle.start(gated, lab)
+        said = gate.kubectl_apply(gated.work(lab), namespace)
+        wanted = lab.file.starter
+        if (wanted.kubectl_says and wanted.kubectl_says not in said) or (said and not wanted.kubectl_says):
+            problem(f"kubectl says {said.strip()[:300]!r}, expected {wanted.kubectl_says!r}")
+        report = lifecycle.check(gated, lab, given=_given(gated, lab)).report
+        if report.points >= report.max_points:
+            problem("it scores full marks")
+        if not any(lab.fill(wanted.says) in check.observed for check in report.checks if check.outcome is Outcome.FAIL):
+            problem(f"no failed check says {wanted.says!r}: {_outcomes(report)}")
+        gate.scores["starter"] = report.points
+    with gate.part("reset from untouched, then half done") as problem:
+        _reset_and_compare(gate, gated, problem)
+        gate.apply(tuple(lab.manifests("solution")[:1]), namespace)
+        _reset_and_compare(gate, gated, problem)
+    with gate.part("solution, checked twice, gives the same") as problem:
+        gate.apply(tuple(lab.manifests("solution")), namespace)
+        scores = []
+        for _ in range(2):
+            report = lifecycle.check(gated, lab, given=_given(gated, lab), keep_evidence=False).report
+            scores.append(report.points)
+            if report.points != report.max_points:
+                problem(f"scores {report.points:g}: {_outcomes(report)}")
+        if len(set(scores)) != 1:
+            problem(f"scores {scores}")
+    with gate.part("reset from done and from a lost progress file, then finish") as problem:
+        _reset_and_compare(gate, gated, problem)
+        (scratch.state / "progress.json").unlink()
+        _reset_and_compare(gate, gated, problem)
+        lifecycle.finish(gated, lab)
+
+
+def _given(course: Course, lab: LabFolder) -> dict[str, str]:
+    from labs.progress import Progress
+
+    return Progress(course.workspace).lab(lab.number).given
+
+
+def _with_kubeconfig(scratch: Workspace, real: Workspace) -> Workspace:
+    """A student of the gate's own: same cluster, but progress and files apart from yours."""
+    scratch.state.mkdir(parents=True, exist_ok=True)
+    for name in ("kubeconfig", "prober-token", "cluster.json"):
+        target = scratch.state / name
+        target.unlink(missing_ok=True)
+        target.touch(mode=0o600)
+        target.write_bytes((real.state / name).read_bytes())
+    return scratch
+
+
+def _reset_and_compare(gate: Gate, course: Course, problem: Callable[[str], None]) -> None:
+    """After a reset the namespace holds the given objects, and the folder the starter, nothing else."""
+    lab = gate.lab
+    lifecycle.reset(course, lab)
+    wanted = {f"{item['kind']}/{item['metadata']['name']}" for item in lab.manifests("given")}
+    found = set()
+    for kind in ("Deployment", "Service", "ConfigMap", "Pod", "PodDisruptionBudget", "PersistentVolumeClaim", "Job"):
+        items, _ = course.api.list(kind, lab.namespace)
+        found |= {f"{kind}/{item['metadata']['name']}" for item in items}
+    found.discard("ConfigMap/kube-root-ca.crt")
+    if found != wanted:
+        problem(f"after reset the namespace holds {sorted(found)} instead of {sorted(wanted)}")
+    for source in (lab.path / "starter").glob("*"):
+        if (course.work(lab) / source.name).read_text() != source.read_text():
+            problem(f"after reset {source.name} is not the starter")
+
+
+def _summary(gate: Gate, seconds: float, count: int) -> None:
+    slowest = sorted(gate.seconds.items(), key=lambda entry: -entry[1])[:SLOWEST]
+    gate.console.print("slowest: " + ", ".join(f"{name} {took:.0f} s" for name, took in slowest))
+    verdict = f"{len(gate.problems)} problems" if gate.problems else "the gate holds"
+    gate.console.print(Text(f"lab {gate.lab.number}: {count} submissions, {verdict}, {seconds:.0f} s", style="bold"))
+
+
+def _receipt(gate: Gate, seconds: float) -> None:
+    path = gate.course.workspace.state / "receipts" / f"lab-{gate.lab.number:02d}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({
+        "lab": gate.lab.number, "holds": not gate.problems, "problems": gate.problems, "scores": gate.scores,
+        "seconds": round(seconds, 1), "kubernetes": gate.course.api.version(),
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }, indent=1))  # fmt: skip
+
+
