@@ -30,6 +30,12 @@ def containers(workload: Object) -> list[dict[str, Any]]:
     return list(pod.get("containers") or [])
 
 
+def port_number(container: dict[str, Any], port: int | str) -> int | str:
+    """The number of a port that may be given by name; the name itself where the container has no such port."""
+    named = {entry.get("name"): entry["containerPort"] for entry in container.get("ports") or []}
+    return named.get(port, port) if isinstance(port, str) else port
+
+
 def index_of_image(workload: Object, image: str) -> int:
     """Where the container with this image stands. Raises Fail naming the images that are there."""
     images = [container.get("image", "") for container in containers(workload)]

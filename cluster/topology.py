@@ -46,7 +46,7 @@ NODES = (
     Node("gpu-a", "worker", "eu-west", "a", "gpu", taint=GPU_TAINT),
     Node("gpu-b", "worker2", "us-east", "a", "gpu", taint=GPU_TAINT),
     Node("cpu", "worker3", "eu-west", "b", "cpu"),
-    Node("edge", "worker4", "eu-north", "a", "edge", {"node-role/edge": ""}, EDGE_TAINT, allocatable=(1, 1024)),
+    Node("edge", "worker4", "eu-north", "a", "edge", {"node-role/edge": ""}, EDGE_TAINT, allocatable=(1, 2048)),
 )
 CONTROL_PLANE = NODES[0]
 

@@ -33,13 +33,15 @@ def ask_http(question: dict) -> dict:
     parts = urlsplit(question["url"])
     timeout = min(float(question.get("timeout", 3)), MAX_TIMEOUT)
     started = time.monotonic()
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port or 80, timeout=timeout)
+    # The final dot makes a full name of it: without one the resolver tries every search domain first.
+    dot = "." if parts.hostname and parts.hostname.endswith(".cluster.local") else ""
+    connection = http.client.HTTPConnection(f"{parts.hostname}{dot}", parts.port or 80, timeout=timeout)
     try:
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         body = question.get("body")
         connection.request(
             question.get("method", "GET"), path, None if body is None else body.encode(),
-            {"Connection": "close", "User-Agent": "kailab-prober", **question.get("headers", {})},
+            {"Host": parts.netloc, "Connection": "close", "User-Agent": "kailab-prober", **question.get("headers", {})},
         )  # fmt: skip
         answer = connection.getresponse()
         data = answer.read(MAX_BODY)
