@@ -59,6 +59,7 @@ class Check:
     without which this one makes no sense: it is then skipped. A `safeguard` guards what was given.
     `disturbs` are kinds in the student's namespace that a trigger changes; they are put back afterwards.
     `exclusive` triggers change whole nodes and run one at a time on a cluster, whatever the namespace.
+    Triggers run in the order of their `turn`, then of lab.yaml.
     """
 
     id: str
@@ -70,6 +71,7 @@ class Check:
     safeguard: bool = False
     disturbs: tuple[str, ...] = ()
     exclusive: bool = False
+    turn: int = 0
 
     @property
     def expected(self) -> str:

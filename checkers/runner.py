@@ -23,6 +23,7 @@ from checkers.spec import CheckSpec, LabSpec
 from cluster.api import ApiError, Unreachable
 from cluster.errors import KailabError
 
+HOLD_EVERY = 0.5
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
 Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
 
@@ -37,6 +38,7 @@ class Setting:
     given: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
     triggers: bool = True
+    throwaway: bool = False  # the namespace is deleted afterwards: only nodes need to be put back
 
 
 class Run:
@@ -65,7 +67,7 @@ class Run:
         wanted, triggers, safeguards = self._sorted()
         try:
             self._all_at_once(wanted)
-            for spec in triggers:
+            for spec in sorted(triggers, key=lambda spec: self._checks[spec.id].turn):
                 self._one(spec)
             if triggers and self._sources and safeguards:
                 self._sources.observation.refresh()
@@ -200,7 +202,8 @@ class Run:
         restorer = Restorer(self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace)
         with turn:
             lab.look_again()
-            restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
+            if not self._setting.throwaway:
+                restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
             lab.restorer = restorer
             try:
                 yield
@@ -249,7 +252,7 @@ def _hold(check: Check, lab: Lab, tape: Tape) -> None:
         if time.monotonic() >= end:
             return
         tape.again(keep=True)
-        lab.pause(min(0.25, end - time.monotonic()))
+        time.sleep(max(min(HOLD_EVERY, end - time.monotonic()), 0))  # also what the API can't tell may change
 
 
 def _describe(item: dict[str, Any]) -> str:
