@@ -48,6 +48,7 @@ class Timing(StrEnum):
 
 
 CheckFunction = Callable[["Lab"], None]
+Decorator = Callable[[CheckFunction], CheckFunction]
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Checks:
     def __getitem__(self, check_id: str) -> Check:
         return self._checks[check_id]
 
-    def _add(self, check_id: str, timing: Timing, seconds: float, **options: Any) -> Callable[[CheckFunction], CheckFunction]:
+    def _add(self, check_id: str, timing: Timing, seconds: float, **options: Any) -> Decorator:
         def keep(function: CheckFunction) -> CheckFunction:
             if check_id in self._checks:
                 raise ValueError(f"two checks are called {check_id!r}")
@@ -100,18 +101,24 @@ class Checks:
 
         return keep
 
-    def once(self, check_id: str, *, reads: tuple[str, ...] = (), **options: Any):  # type: ignore[no-untyped-def]
+    def once(self, check_id: str, *, reads: tuple[str, ...] = (), **options: Any) -> Decorator:
         """Assert: true now or not at all."""
         return self._add(check_id, Timing.ASSERT, 0.0, reads=reads, **options)
 
-    def converge(self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = CONVERGE_SECONDS, **options: Any):  # type: ignore[no-untyped-def]
+    def converge(
+        self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = CONVERGE_SECONDS, **options: Any
+    ) -> Decorator:
         """Gets true within the deadline, while the cluster still works on it."""
         return self._add(check_id, Timing.CONVERGE, seconds, reads=reads, **options)
 
-    def hold(self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = HOLD_SECONDS, **options: Any):  # type: ignore[no-untyped-def]
+    def hold(
+        self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = HOLD_SECONDS, **options: Any
+    ) -> Decorator:
         """True over the whole window."""
         return self._add(check_id, Timing.HOLD, seconds, reads=reads, **options)
 
-    def trigger(self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = TRIGGER_SECONDS, **options: Any):  # type: ignore[no-untyped-def]
+    def trigger(
+        self, check_id: str, *, reads: tuple[str, ...] = (), seconds: float = TRIGGER_SECONDS, **options: Any
+    ) -> Decorator:
         """Does something to the student's work and watches what follows; see `Lab.act`."""
         return self._add(check_id, Timing.TRIGGER, seconds, reads=reads, **options)

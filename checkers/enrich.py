@@ -36,7 +36,9 @@ def pod_words(lab: Lab, pod: Object) -> list[str]:
                   if c["status"] == "False" and c.get("reason") == "Unschedulable"]  # fmt: skip
     lines += _events(lab, pod)
     failing = next((c for c in status.get("containerStatuses", []) if not c.get("ready")), None)
-    if failing and (failing.get("restartCount") or failing["state"].get("running") or failing["state"].get("terminated")):
+    if failing and (
+        failing.get("restartCount") or failing["state"].get("running") or failing["state"].get("terminated")
+    ):
         text = lab.logs(name, container=failing["name"], tail=LOG_LINES, previous=bool(failing["state"].get("waiting")))
         lines += [f"log of {failing['name']}: {line}" for line in text.splitlines()[-LOG_LINES:]]
     return lines
@@ -76,6 +78,9 @@ def _events(lab: Lab, item: Object) -> list[str]:
 
 def _worst_pod(lab: Lab, owner: Object) -> Object | None:
     pods = [pod for pod in lab.pods_of(owner) if not pod["metadata"].get("deletionTimestamp")]
-    unready = [pod for pod in pods if not any(
-        c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))]  # fmt: skip
+    unready = [
+        pod
+        for pod in pods
+        if not any(c["type"] == "Ready" and c["status"] == "True" for c in pod.get("status", {}).get("conditions", []))
+    ]
     return max(unready, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)

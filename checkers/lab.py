@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from checkers.declare import CannotTell, Fail
 from checkers.evidence import Tape
@@ -63,7 +63,8 @@ class Lab:
 
     def __init__(
         self, namespace: str, names: Mapping[str, Any], tape: Tape, sources: Sources | None,
-        *, given: Mapping[str, str] | None = None, deadline: float = 0.0, say: Callable[[str], None] = lambda _: None, cancelled: threading.Event | None = None,
+        *, given: Mapping[str, str] | None = None, deadline: float = 0.0,
+        say: Callable[[str], None] = lambda _: None, cancelled: threading.Event | None = None,
     ) -> None:  # fmt: skip
         self.namespace, self.names, self.given = namespace, names, given or {}
         self._tape, self._sources, self._deadline, self._say = tape, sources, deadline, say
@@ -102,7 +103,9 @@ class Lab:
         where = other or self.namespace
         names = [item["metadata"]["name"] for item in self.objects(kind)]
         close = difflib.get_close_matches(name, names, 1)
-        there = f"; there is {close[0]!r}" if close else f"; there is {', '.join(map(repr, names[:5]))}" if names else ""
+        there = (
+            f"; there is {close[0]!r}" if close else f"; there is {', '.join(map(repr, names[:5]))}" if names else ""
+        )
         raise Fail(
             f"no {plain} {name!r} in namespace {where}{there}", settled=True, hint=hint or f"no-{plain.lower()}",
             look_with=f"kubectl -n {where} get {plain.lower()}",
@@ -157,8 +160,8 @@ class Lab:
 
         where = namespace or self.namespace
         key = f"exec {where}/{pod} {' '.join(command)}"
-        code, output = self._ask(key, lambda: list(exec_in_pod(self._live.api, pod, where, command, container)))
-        return int(code), str(output)
+        answer: Any = self._ask(key, lambda: list(exec_in_pod(self._live.api, pod, where, command, container)))
+        return int(answer[0]), str(answer[1])
 
     def logs(self, pod: str, *, container: str = "", tail: int = 20, previous: bool = False) -> str:
         """The last lines of a container's log; empty when there is none yet."""
@@ -207,7 +210,7 @@ class Lab:
             except Unreachable as lost:
                 raise CannotTell(lost.what) from None
 
-        return self._tape.read(key, live)
+        return cast("T", self._tape.read(key, live))
 
     # waiting
 

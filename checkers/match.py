@@ -130,12 +130,16 @@ class Mismatch:
 
 def shown(value: Any) -> str:
     """A value as in YAML, cut to a sensible length."""
-    text = str(value) if isinstance(value, Predicate | _Missing) else repr(value) if isinstance(value, str) else str(value)
+    text = (
+        str(value) if isinstance(value, Predicate | _Missing) else repr(value) if isinstance(value, str) else str(value)
+    )
     return text if len(text) <= 120 else text[:117] + "..."
 
 
 def _type(value: Any) -> str:
-    return {str: "text", bool: "true/false value", int: "number", float: "number"}.get(type(value), type(value).__name__)
+    return {str: "text", bool: "true/false value", int: "number", float: "number"}.get(
+        type(value), type(value).__name__
+    )
 
 
 def mismatches(expected: Any, actual: Any, path: str = "") -> list[Mismatch]:
@@ -223,7 +227,7 @@ def _same(expected: Any, actual: Any, path: str) -> bool:
             return quantity.equal(expected, actual)
         except ValueError:
             return False
-    return type(expected) is type(actual) and bool(expected == actual) or (
+    return (type(expected) is type(actual) and bool(expected == actual)) or (
         isinstance(expected, int | float) and isinstance(actual, int | float) and expected == actual
     )
 

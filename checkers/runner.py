@@ -38,6 +38,7 @@ class Setting:
     given: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
     triggers: bool = True
+    patient: bool = True  # False: one look a check, for whoever looks again at the next change
     throwaway: bool = False  # the namespace is deleted afterwards: only nodes need to be put back
 
 
@@ -160,12 +161,13 @@ class Run:
         lab = None
         try:
             end = min(self._end, started + check.seconds) if check.timing is Timing.TRIGGER else self._end
+            end = end if self._setting.patient else started
             lab = Lab(
                 self._setting.namespace, self._lab.names, tape, self._sources, given=self._setting.given,
                 deadline=end, say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
             )  # fmt: skip
             with self._put_back(check, lab):
-                _judge(check, lab, tape)
+                _judge(check, lab, tape, self._setting.patient)
             result = self._result(spec, Outcome.PASS)
         except Fail as wrong:
             result = self._failed(spec, check, wrong, lab)
@@ -173,7 +175,7 @@ class Run:
             result = self._result(spec, Outcome.ERROR, observed=str(unknown))
         except (Unreachable, ApiError, KailabError) as lost:
             result = self._result(spec, Outcome.ERROR, observed=lost.what, evidence=(lost.why,) if lost.why else ())
-        except Exception as broken:  # a check that raises is our fault, never the student's
+        except Exception as broken:  # noqa: BLE001 - a check that raises is our fault, never the student's
             log = self._note_crash(spec)
             text = f"the check itself broke ({type(broken).__name__}: {broken}); please report it with {log}"
             result = self._result(spec, Outcome.ERROR, observed=text)
@@ -199,7 +201,9 @@ class Run:
             return
         self._sources.observation.follow()
         turn = FileLock(self._setting.state / "exclusive.lock") if check.exclusive else nullcontext()
-        restorer = Restorer(self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace)
+        restorer = Restorer(
+            self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace
+        )
         with turn:
             lab.look_again()
             if not self._setting.throwaway:
@@ -231,9 +235,11 @@ class Run:
         return log
 
 
-def _judge(check: Check, lab: Lab, tape: Tape) -> None:
+def _judge(check: Check, lab: Lab, tape: Tape, patient: bool) -> None:
     """Evaluate the check by its timing; returns when it passed."""
-    if check.timing is Timing.CONVERGE:
+    if not patient:
+        check.function(lab)
+    elif check.timing is Timing.CONVERGE:
         lab.until(check.seconds, lambda: check.function(lab))
     elif check.timing is Timing.HOLD and not tape.playing:
         _hold(check, lab, tape)

@@ -23,10 +23,10 @@ import yaml
 
 from cluster.errors import KailabError
 from cluster.kinds import Kind, kind_named
+from cluster.yamls import load
 
 Object = dict[str, Any]
 TIMEOUT = urllib3.Timeout(connect=3, read=15)
-YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
@@ -61,7 +61,12 @@ class Api:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._pool = urllib3.PoolManager(
-            maxsize=16, block=False, ssl_context=target.tls, timeout=TIMEOUT, retries=False, headers=dict(target.headers)
+            maxsize=16,
+            block=False,
+            ssl_context=target.tls,
+            timeout=TIMEOUT,
+            retries=False,
+            headers=dict(target.headers),
         )
 
     def close(self) -> None:
@@ -146,7 +151,9 @@ class Api:
             if not stop.is_set():
                 raise _unreachable(self._target.server, failed) from None
 
-    def apply(self, item: Object, namespace: str = "", *, manager: str = FIELD_MANAGER, dry_run: bool = False) -> Object:
+    def apply(
+        self, item: Object, namespace: str = "", *, manager: str = FIELD_MANAGER, dry_run: bool = False
+    ) -> Object:
         """Server-side apply; our fields win over other managers'."""
         kind = Kind.of(item)
         own = item.get("metadata", {})
@@ -211,7 +218,7 @@ def _events(response: urllib3.BaseHTTPResponse, stop: threading.Event) -> Iterat
     try:
         while not stop.is_set():
             try:
-                chunk = response.read1(65536)  # type: ignore[attr-defined]
+                chunk = response.read1(65536)
             except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
                 continue
             if not chunk:
@@ -259,7 +266,7 @@ def connect(kubeconfig: Path, context: str = "") -> Api:
 
 def target(kubeconfig: Path, context: str = "") -> Target:
     try:
-        document = yaml.load(kubeconfig.read_text(), Loader=YAML_LOADER)
+        document = load(kubeconfig.read_text())
         wanted = context or document["current-context"]
         entry = _entry(document["contexts"], wanted)["context"]
         cluster = _entry(document["clusters"], entry["cluster"])["cluster"]
@@ -267,7 +274,9 @@ def target(kubeconfig: Path, context: str = "") -> Target:
     except FileNotFoundError:
         raise KailabError("There is no course cluster here yet.", mend="kailab up") from None
     except (yaml.YAMLError, KeyError, TypeError, StopIteration) as broken:
-        raise KailabError(f"{kubeconfig} is not a usable kubeconfig.", why=repr(broken)[:200], mend="kailab up") from None
+        raise KailabError(
+            f"{kubeconfig} is not a usable kubeconfig.", why=repr(broken)[:200], mend="kailab up"
+        ) from None
     if "client-certificate-data" in user or "token" in user:
         return _plain_target(cluster, user, (str(kubeconfig), wanted))
     return _foreign_target(kubeconfig, wanted)
@@ -299,7 +308,7 @@ def _load_client_certificate(tls: ssl.SSLContext, pem: bytes) -> None:
             file.write(pem)
         tls.load_cert_chain(name)
     finally:
-        os.unlink(name)
+        Path(name).unlink()
 
 
 def _foreign_target(kubeconfig: Path, context: str) -> Target:

@@ -17,7 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from cluster import addons, engine as engines, images as builder, kindconfig, nodes, registry, tools
+from cluster import addons, kindconfig, nodes, registry, tools
+from cluster import engine as engines
+from cluster import images as builder
 from cluster.api import Api, ApiError, Unreachable, connect
 from cluster.engine import Engine
 from cluster.errors import KailabError
@@ -148,7 +150,14 @@ class Bringup:
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         assert self._tools is not None
-        command = [self._tools.kind, *args, "--name", self._name, "--kubeconfig", self._workspace.kubeconfig]
+        command: list[str | Path] = [
+            self._tools.kind,
+            *args,
+            "--name",
+            self._name,
+            "--kubeconfig",
+            self._workspace.kubeconfig,
+        ]
         run(command, env=self.engine.env, log=log, stdin=stdin, timeout=900)
 
     def _create_nodes(self, log: Path) -> None:
@@ -240,8 +249,8 @@ def down(workspace: Workspace, console: Console, *, stop_engine: bool = True) ->
         log = workspace.logs / "down.log"
         kind = tools.find_kind(workspace)
         if kind is not None:
-            command = [kind, "delete", "cluster", "--name", workspace.cluster_name, "--kubeconfig", workspace.kubeconfig]
-            run(command, env=engine.env, log=log)
+            delete: list[str | Path] = [kind, "delete", "cluster", "--name", workspace.cluster_name]
+            run([*delete, "--kubeconfig", workspace.kubeconfig], env=engine.env, log=log)
         if stop_engine and engines.stop(workspace):
             console.print("stopped the Docker engine that kailab had started")
     _remove_state(workspace, engine)
@@ -386,4 +395,3 @@ def remove_caches(workspace: Workspace, console: Console) -> None:
     shutil.rmtree(workspace.cache, ignore_errors=True)
     shutil.rmtree(workspace.state, ignore_errors=True)
     console.print(f"removed {workspace.cache} and {workspace.state}")
-

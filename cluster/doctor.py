@@ -93,5 +93,3 @@ def _disk(workspace: Workspace, found: engine.Engine | None) -> Finding:
 
 def _unless(good: bool, text: str) -> str:
     return "" if good else text
-
-

@@ -46,7 +46,7 @@ def run(
     args = [str(part) for part in command]
     full_env = {**os.environ, **(env or {})}
     text = stdin if isinstance(stdin, str) else None
-    source = None if text is not None else (stdin or subprocess.DEVNULL)
+    source = subprocess.DEVNULL if stdin is None or isinstance(stdin, str) else stdin
     try:
         if log is None:
             done = subprocess.run(

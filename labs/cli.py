@@ -7,7 +7,7 @@ import os
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from checkers.results import Report
     from labs.catalog import LabFolder
+    from labs.lifecycle import Course
+    from labs.progress import Progress
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
@@ -137,12 +139,14 @@ def check(
     triggers: Annotated[bool, typer.Option(help="also the checks that disturb the cluster on purpose")] = True,
 ) -> None:  # fmt: skip
     """Grade the live state of a lab. Exit status: 0 full marks, 1 less, 2 checker or cluster at fault."""
+    from labs.lifecycle import require_task
+
     lab = _lab(number)
+    require_task(lab, task)
     if watch:
         from labs.watching import watch_lab
 
-        watch_lab(Workspace.here(), lab, task, _console())
-        return
+        raise typer.Exit(watch_lab(Workspace.here(), lab, task, _console()))
     raise typer.Exit(_check(lab, task, as_json, triggers))
 
 
@@ -150,8 +154,8 @@ def check(
 def lab_command(number: Number, as_json: JsonOption = False) -> None:
     """What `make lab-N` does: set-up that is missing, start the lab if need be, check it."""
     from labs import lifecycle
-    from labs.setup import ensure_up
     from labs.screens import show_started
+    from labs.setup import ensure_up
 
     lab, workspace = _lab(number), Workspace.here()
     ensure_up(workspace, _console(stderr=as_json))
@@ -181,16 +185,16 @@ def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
     return report.exit_code
 
 
-def _check_with_progress(course, lab, task, triggers, given):  # type: ignore[no-untyped-def]
+def _check_with_progress(course: Course, lab: LabFolder, task: str, triggers: bool, given: dict[str, str]) -> Report:
     from checkers.report.terminal import CheckProgress
     from labs import lifecycle
 
     titles = [(check.id, check.title) for check in lab.spec.checks]
     with CheckProgress(_console(), titles) as display:
 
-        def listen(what: str, data: object) -> None:
+        def listen(what: str, data: Any) -> None:
             if what == "say":
-                display.say(*data)  # type: ignore[misc]
+                display.say(*data)
             elif what == "started":
                 display.started(data)
             else:
@@ -199,7 +203,7 @@ def _check_with_progress(course, lab, task, triggers, given):  # type: ignore[no
         return lifecycle.check(course, lab, given=given, task=task, triggers=triggers, listen=listen).report
 
 
-def _print(report: Report, progress, lab: LabFolder, as_json: bool) -> None:  # type: ignore[no-untyped-def]
+def _print(report: Report, progress: Progress, lab: LabFolder, as_json: bool) -> None:
     if as_json:
         from checkers.report.document import to_document
 
@@ -250,8 +254,11 @@ def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files fro
 
 
 @app.command()
-def gate(number: Number, jobs: Annotated[int, typer.Option("--jobs", "-j")] = 4,
-         only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "") -> None:  # fmt: skip
+def gate(
+    number: Number,
+    jobs: Annotated[int, typer.Option("--jobs", "-j")] = 4,
+    only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "",
+) -> None:
     """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""
     from labs.gate import run_gate
 
@@ -273,7 +280,7 @@ def env() -> None:
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
              add_help_option=False)  # fmt: skip
 def kubectl(args: Annotated[list[str] | None, typer.Argument()] = None) -> None:
-    """kubectl on the course cluster, in the namespace of the lab started last."""
+    """Kubectl on the course cluster, in the namespace of the lab started last."""
     from cluster.tools import find_kubectl
 
     workspace = Workspace.here()
@@ -281,7 +288,7 @@ def kubectl(args: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     if program is None:
         raise KailabError("There is no kubectl yet.", mend="kailab up")
     environment = {**os.environ, "KUBECONFIG": str(workspace.kubeconfig)}
-    os.execve(program, [str(program), *(args or [])], environment)
+    os.execve(program, [str(program), *(args or [])], environment)  # noqa: S606 - no shell wanted
 
 
 def _lab(number: int) -> LabFolder:

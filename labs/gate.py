@@ -255,5 +255,3 @@ def _receipt(gate: Gate, seconds: float) -> None:
         "seconds": round(seconds, 1), "kubernetes": gate.course.api.version(),
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }, indent=1))  # fmt: skip
-
-

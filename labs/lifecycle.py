@@ -193,23 +193,35 @@ def check(
 ) -> CheckedLab:  # fmt: skip
     """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read."""
     where = namespace or lab.namespace
-    if task and task not in {known.id for known in lab.spec.tasks}:
-        known = ", ".join(known.id for known in lab.spec.tasks)
-        raise KailabError(f"Lab {lab.number} has no task {task!r}.", why=f"Its tasks: {known}.")
-    restore_interrupted(course.journal(where), course.api)
-    observation = Observation(course.api, where, {"Namespace", *kinds_of(lab)})
-    with contextlib.closing(observation):
-        observation.refresh()
-        _require_started(observation, lab, where)
-        sources = Sources(course.api, observation, Prober(course.api, token(course.workspace)))
-        setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, triggers, throwaway)
+    with observed(course, lab, where) as sources:
+        setting = Setting(
+            where, course.workspace.state, course.cluster, given or {}, task, triggers, throwaway=throwaway
+        )
         run = Run(lab.spec, lab.checks, setting, sources, listen=listen)
         report = run.report()
     document = _evidence(lab, run, report, given or {})
     return CheckedLab(report, document, _keep_evidence(course, lab, document) if keep_evidence else None)
 
 
-def _require_started(observation: Observation, lab: LabFolder, namespace: str) -> None:
+@contextlib.contextmanager
+def observed(course: Course, lab: LabFolder, namespace: str) -> Iterator[Sources]:
+    """What the checks of a lab look at, listed once. Raises KailabError when the lab isn't started there."""
+    restore_interrupted(course.journal(namespace), course.api)
+    observation = Observation(course.api, namespace, {"Namespace", *kinds_of(lab)})
+    with contextlib.closing(observation):
+        observation.refresh()
+        require_started(observation, lab, namespace)
+        yield Sources(course.api, observation, Prober(course.api, token(course.workspace)))
+
+
+def require_task(lab: LabFolder, task: str) -> None:
+    """Raises KailabError for a task that the lab doesn't have; an empty name is all of them."""
+    if task and task not in {known.id for known in lab.spec.tasks}:
+        known = ", ".join(known.id for known in lab.spec.tasks)
+        raise KailabError(f"Lab {lab.number} has no task {task!r}.", why=f"Its tasks: {known}.")
+
+
+def require_started(observation: Observation, lab: LabFolder, namespace: str) -> None:
     found = next((ns for ns in observation.view()["Namespace"] if ns["metadata"]["name"] == namespace), None)
     if found is None:
         raise KailabError(f"Lab {lab.number} is not started: there is no namespace {namespace}.",

@@ -13,8 +13,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from checkers.spec import LabSpec
-from cluster.api import YAML_LOADER, Object
+from cluster.api import Object
 from cluster.errors import KailabError
+from cluster.yamls import load
 from labs.catalog import LabFolder, read_manifests
 
 
@@ -48,12 +49,13 @@ class Submission:
 
 
 def submissions(lab: LabFolder) -> list[Submission]:
-    """Every alternative and every mutant (the solution is checked in the lab's own namespace). Raises KailabError for a mutant that makes no sense."""
+    """Every alternative and every mutant. Raises KailabError for a mutant that makes no sense.
+
+    The solution is not among them: it is checked in the lab's own namespace.
+    """
     solution = lab.manifests("solution")
-    found = []
-    for folder in lab.alternatives:
-        found.append(Submission(f"alternative {folder.name}", "another right answer scores full marks",
-                                tuple(read_manifests(folder))))  # fmt: skip
+    right = "another right answer scores full marks"
+    found = [Submission(f"alternative {it.name}", right, tuple(read_manifests(it))) for it in lab.alternatives]
     known = {check.id for check in lab.spec.checks}
     for file in lab.mutants:
         mutant = _read(file)
@@ -67,7 +69,7 @@ def submissions(lab: LabFolder) -> list[Submission]:
 
 def _read(file: Path) -> _MutantFile:
     try:
-        return _MutantFile.model_validate(yaml.load(file.read_text(), Loader=YAML_LOADER))
+        return _MutantFile.model_validate(load(file.read_text()))
     except (ValidationError, yaml.YAMLError) as wrong:
         raise KailabError(f"{file} is not a valid mutant.", why=str(wrong)) from None
 

@@ -11,8 +11,9 @@ from cluster.kinds import KINDS
 CLUSTER_KINDS = ("Namespace", "PersistentVolume", "StorageClass", "ClusterRole", "ClusterRoleBinding", "PriorityClass",
                  "CustomResourceDefinition", "APIService", "ValidatingWebhookConfiguration",
                  "MutatingWebhookConfiguration", "ValidatingAdmissionPolicy", "DeviceClass")  # fmt: skip
-NAMESPACED_KINDS = ("Deployment", "DaemonSet", "StatefulSet", "Service", "ConfigMap", "Secret", "ServiceAccount", "Role",
-                    "RoleBinding", "Job", "CronJob", "PersistentVolumeClaim", "PodDisruptionBudget", "ResourceQuota",
+NAMESPACED_KINDS = ("Deployment", "DaemonSet", "StatefulSet", "Service", "ConfigMap", "Secret", "ServiceAccount",
+                    "Role", "RoleBinding", "Job", "CronJob", "PersistentVolumeClaim",
+                    "PodDisruptionBudget", "ResourceQuota",
                     "LimitRange", "NetworkPolicy", "Ingress", "HorizontalPodAutoscaler")  # fmt: skip
 # Other labs come and go beside this one.
 _OTHERS = "lab-"
@@ -43,7 +44,11 @@ def _entry(kind: str, item: Object) -> list[tuple[str, str]]:
         return []
     if kind == "Node":
         spec = item["spec"]
-        state = {"labels": meta.get("labels"), "taints": spec.get("taints"), "cordoned": spec.get("unschedulable", False)}
+        state = {
+            "labels": meta.get("labels"),
+            "taints": spec.get("taints"),
+            "cordoned": spec.get("unschedulable", False),
+        }
         return [(f"Node {name}", json.dumps(state, sort_keys=True))]
     if kind == "ConfigMap" and namespace == "kube-system":
         return [(f"{kind} {namespace}/{name}", json.dumps(item.get("data"), sort_keys=True)[:2000])]

@@ -59,7 +59,8 @@ def test_different_amounts_are_not_equal(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "m", "Gi", ".", "1 Gi", " 1", "1\n", "1K", "1ki", "1mi", "1GB", "1gi", "1e", "1e1.5", "1ee3", "--1", "0x10",
+    ["", " ", "m", "Gi", ".", "1 Gi", " 1", "1\n", "1K", "1ki", "1mi", "1GB", "1gi", "1e", "1e1.5", "1ee3", "--1",
+     "0x10",
      "1_000", "nan", "inf", "Infinity", "٣", "1Gi1", "1e3Ki", "1e1234567", "9" * 65, True, None, [], {}],
 )  # fmt: skip
 def test_what_the_api_server_refuses_is_not_a_quantity(text: str) -> None:

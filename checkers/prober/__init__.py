@@ -7,12 +7,11 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from checkers.declare import CannotTell
-from cluster.api import YAML_LOADER, Api, ApiError, Unreachable
+from cluster.api import Api, ApiError, Unreachable
 from cluster.images import ImageRecipe
 from cluster.workspace import Workspace
+from cluster.yamls import load_all
 
 NAMESPACE = "kailab-system"
 PORT = 8080
@@ -33,7 +32,7 @@ def token(workspace: Workspace) -> str:
 def manifests(workspace: Workspace) -> list[dict[str, Any]]:
     """What `kailab up` applies for the prober."""
     text = (Path(__file__).parent / "prober.yaml").read_text()
-    items: list[dict[str, Any]] = list(yaml.load_all(text, Loader=YAML_LOADER))
+    items: list[dict[str, Any]] = load_all(text)
     for item in items:
         if item["kind"] == "Secret":
             item["stringData"] = {"token": token(workspace)}

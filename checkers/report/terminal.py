@@ -20,7 +20,12 @@ from cluster.errors import KailabError
 
 EVIDENCE_LINES = 8
 LONGEST_LINE = 400
-_MARKS = {Outcome.PASS: ("✓", "ok"), Outcome.FAIL: ("✗", "no"), Outcome.ERROR: ("!", "!!"), Outcome.SKIPPED: ("–", "--")}
+_MARKS = {
+    Outcome.PASS: ("✓", "ok"),
+    Outcome.FAIL: ("✗", "no"),
+    Outcome.ERROR: ("!", "!!"),
+    Outcome.SKIPPED: ("-", "--"),
+}
 _STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.ERROR: "yellow", Outcome.SKIPPED: "dim"}
 _WORDS = {Outcome.PASS: "", Outcome.FAIL: "not yet", Outcome.ERROR: "could not tell", Outcome.SKIPPED: "not tried"}
 # Everything but printable text: cluster logs may hold colours, cursor jumps and worse.
@@ -41,8 +46,12 @@ def number(points: float) -> str:
 def show(report: Report, console: Console, *, hints_left: Mapping[str, int] | None = None) -> None:
     """Print a report: every task, every check, and for each failure what to look at next."""
     console.print()
-    console.print(Text.assemble((f"Lab {report.lab}: {report.title}", "bold"),
-                                (f"   namespace {report.namespace}, cluster {report.cluster.name}", "dim")))  # fmt: skip
+    console.print(
+        Text.assemble(
+            (f"Lab {report.lab}: {report.title}", "bold"),
+            (f"   namespace {report.namespace}, cluster {report.cluster.name}", "dim"),
+        )
+    )
     tasks = dict.fromkeys(check.task for check in report.checks)
     for count, task in enumerate(tasks, 1):
         checks = [check for check in report.checks if check.task == task]
@@ -56,40 +65,50 @@ def show(report: Report, console: Console, *, hints_left: Mapping[str, int] | No
 
 def _show_check(check: CheckResult, console: Console) -> None:
     row = Table.grid(padding=(0, 1))
-    row.add_column(width=_mark_width(console))
     row.add_column(ratio=1, overflow="fold")
     row.add_column(justify="right", no_wrap=True)
-    words = _WORDS[check.outcome]
-    title = Text(check.title, style=_STYLES[check.outcome] if check.outcome is not Outcome.PASS else "")
-    if words:
-        title.append(f"  ({words})")
     slow = f"{check.seconds:.1f} s  " if check.seconds >= 1 else ""
     points = Text.assemble((slow, "dim"), f"{number(check.points)}/{number(check.max_points)}")
-    row.add_row(Text(_mark(check.outcome, console), style=_STYLES[check.outcome]), title, points)
+    row.add_row(line(check, console), points)
     console.print(Padding(row, (0, 0, 0, 2), expand=True))
+    for part in details(check, console):
+        console.print(part, soft_wrap=isinstance(part, Text))
+
+
+def line(check: CheckResult, console: Console) -> Text:
+    """One check in one line: mark, title, outcome in words unless it passed."""
+    style = _STYLES[check.outcome]
+    words = f"  ({_WORDS[check.outcome]})" if _WORDS[check.outcome] else ""
+    title = (check.title + words, "" if check.outcome is Outcome.PASS else style)
+    return Text.assemble((_mark(check.outcome, console), style), " ", title)
+
+
+def details(check: CheckResult, console: Console) -> Iterator[RenderableType]:
+    """What to know about a check that didn't pass: expected, observed, evidence, what to look with."""
     if check.outcome is Outcome.FAIL:
-        _block(console, [("expected", check.expected), ("observed", check.observed)], check.evidence)
+        yield from _block(console, [("expected", check.expected), ("observed", check.observed)], check.evidence)
         if check.look_with:
-            _labelled(console, "look with", "")
+            yield _labelled(console, "look with", "")
             # On a line of its own, never wrapped or cut: it is there to be copied.
-            console.print(Text("      " + plain(check.look_with), style="cyan"), soft_wrap=True)
+            yield Text("      " + plain(check.look_with), style="cyan")
     elif check.outcome is Outcome.ERROR:
-        _block(console, [("why", check.observed), ("", "Not your fault, and it costs no point.")], check.evidence)
+        lines = [("why", check.observed), ("", "Not your fault, and it costs no point.")]
+        yield from _block(console, lines, check.evidence)
     elif check.outcome is Outcome.SKIPPED and check.observed:
-        _block(console, [("", check.observed)], ())
+        yield from _block(console, [("", check.observed)], ())
 
 
-def _block(console: Console, lines: Sequence[tuple[str, str]], evidence: Sequence[str]) -> None:
+def _block(console: Console, lines: Sequence[tuple[str, str]], evidence: Sequence[str]) -> Iterator[RenderableType]:
     for label, text in lines:
         if text:
-            _labelled(console, label, text)
-    for count, line in enumerate(evidence[:EVIDENCE_LINES]):
-        _labelled(console, "evidence" if count == 0 else "", line)
+            yield _labelled(console, label, text)
+    for count, text in enumerate(evidence[:EVIDENCE_LINES]):
+        yield _labelled(console, "evidence" if count == 0 else "", text)
     if len(evidence) > EVIDENCE_LINES:
-        _labelled(console, "", f"… and {len(evidence) - EVIDENCE_LINES} more lines")
+        yield _labelled(console, "", f"… and {len(evidence) - EVIDENCE_LINES} more lines")
 
 
-def _labelled(console: Console, label: str, text: str) -> None:
+def _labelled(console: Console, label: str, text: str) -> RenderableType:
     if console.width < 60:
         body: RenderableType = Text.assemble((f"{label}: " if label else "", "dim"), plain(text))
     else:
@@ -98,16 +117,12 @@ def _labelled(console: Console, label: str, text: str) -> None:
         grid.add_column(overflow="fold")
         grid.add_row(Text(label, style="dim"), Text(plain(text)))
         body = grid
-    console.print(Padding(body, (0, 0, 0, 4), expand=False))
+    return Padding(body, (0, 0, 0, 4), expand=False)
 
 
 def _mark(outcome: Outcome, console: Console) -> str:
     good, ascii_mark = _MARKS[outcome]
     return good if _can_encode(console, good) else ascii_mark
-
-
-def _mark_width(console: Console) -> int:
-    return 1 if _can_encode(console, "✓") else 2
 
 
 def _can_encode(console: Console, text: str) -> bool:
@@ -122,8 +137,13 @@ def _show_end(report: Report, console: Console, hints_left: Mapping[str, int]) -
     passed = sum(check.outcome is Outcome.PASS for check in report.checks)
     full = report.points == report.max_points
     style = "bold green" if full else "bold"
-    console.print(Text(f"{number(report.points)} of {number(report.max_points)} points, "
-                       f"{passed} of {len(report.checks)} checks passed, {report.seconds:.1f} s", style=style))  # fmt: skip
+    console.print(
+        Text(
+            f"{number(report.points)} of {number(report.max_points)} points, "
+            f"{passed} of {len(report.checks)} checks passed, {report.seconds:.1f} s",
+            style=style,
+        )
+    )
     for line in _next_steps(report, hints_left):
         console.print(Text(line))
 
@@ -170,7 +190,9 @@ class CheckProgress:
             self._live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._console.is_terminal:
             self._live.stop()
 

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from cluster.api import YAML_LOADER
+from cluster.yamls import load_all
 
 FOLDER = Path(__file__).parent
 FILES = ("local-path.yaml", "metrics-server.yaml", "cloud.yaml")
@@ -25,7 +23,7 @@ def manifests(*, pool: Sequence[str]) -> list[dict[str, Any]]:
     """All add-on objects; `pool` are the IPv4 addresses that LoadBalancer Services may get."""
     items: list[dict[str, Any]] = []
     for name in FILES:
-        items += [item for item in yaml.load_all((FOLDER / name).read_text(), Loader=YAML_LOADER) if item]
+        items += load_all((FOLDER / name).read_text())
     for item in items:
         if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "cloud":
             item["data"] = {"pool": " ".join(pool)}

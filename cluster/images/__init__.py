@@ -60,7 +60,9 @@ def python_base(workspace: Workspace, engine: Engine, log: Path, *, registry: bo
         with tempfile.TemporaryDirectory(prefix="kailab-") as folder:
             tar = Path(folder) / "root.tar"
             run(["sh", PYTHON / "build.sh", tar, _architecture()[0]], log=log, timeout=900)
-            engine.run("import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1", tar, tag, log=log)
+            engine.run(
+                "import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1", tar, tag, log=log
+            )
     return tag
 
 
@@ -85,9 +87,13 @@ def build(
         shutil.copytree(recipe.context, context, ignore=shutil.ignore_patterns("__pycache__"))
         if recipe.requirements is not None:
             shutil.copytree(_site_packages(workspace, recipe.requirements, log), context / "site-packages")
-        args = [part for key, value in {"BASE": base, **recipe.args}.items() for part in ("--build-arg", f"{key}={value}")]
+        args = [
+            part for key, value in {"BASE": base, **recipe.args}.items() for part in ("--build-arg", f"{key}={value}")
+        ]
         label = f"{RECIPE_LABEL}={recipe_hash(recipe)}"
-        engine.run("build", "--tag", recipe.name, "--label", label, *args, context, log=log, env=engine.env, timeout=900)
+        engine.run(
+            "build", "--tag", recipe.name, "--label", label, *args, context, log=log, env=engine.env, timeout=900
+        )
 
 
 def _site_packages(workspace: Workspace, requirements: Path, log: Path) -> Path:

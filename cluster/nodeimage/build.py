@@ -214,7 +214,9 @@ def _preload(engine: Engine, bare: str, tag: str, images: Sequence[str], log: Pa
                            "--all-platforms", "--no-unpack", "--digests", "-", stdin=stream, log=log)  # fmt: skip
         stop = "pkill containerd; while pkill -0 containerd; do sleep 0.1; done; rm -rf /run/containerd"
         engine.run("exec", container, "sh", "-c", f"{stop}; {after}", log=log)
-        engine.run("commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, tag, log=log)
+        engine.run(
+            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, tag, log=log
+        )
     finally:
         engine.run("rm", "--force", "--volumes", container)
 
@@ -226,5 +228,3 @@ def prune(engine: Engine) -> list[str]:
     current.add(f"kailab/node-root:{hashing.combined([*NODE_PACKAGES, SUITE])}")
     old = [name for name in listed.stdout.split() if not any(name.startswith(kept) for kept in current)]
     return [name for name in old if engine.run("image", "rm", name, check=False).returncode == 0]
-
-

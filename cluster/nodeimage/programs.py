@@ -96,7 +96,13 @@ def build(workspace: Workspace, module: Module, log: Path, say: Callable[[str], 
     shutil.rmtree(unfinished, ignore_errors=True)
     env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false"}
     try:
-        run(["go", "install", *_flags(module), module.package], cwd=MODULES / module.name, env=env, log=log, timeout=3600)
+        run(
+            ["go", "install", *_flags(module), module.package],
+            cwd=MODULES / module.name,
+            env=env,
+            log=log,
+            timeout=3600,
+        )
         for built, wanted in module.renamed:
             (unfinished / built).rename(unfinished / wanted)
         shutil.rmtree(folder, ignore_errors=True)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from checkers import workloads
 from checkers.declare import Checks, Fail
 from checkers.lab import Lab
 from checkers.match import Present, mismatches
+from checkers.selectors import selects
 from cluster.api import Api, Object
 
 checks = Checks()
@@ -72,7 +74,7 @@ def steady(lab: Lab) -> None:
         for status in pod.get("status", {}).get("containerStatuses", []):
             if status.get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff":
                 raise Fail(f"container {status['name']} of pod {pod['metadata']['name']} keeps ending", about=pod)
-        lab.until(10, lambda pod=pod: _ask_liveness(lab, pod))  # it may still be starting
+        lab.until(10, partial(_ask_liveness, lab, pod))  # it may still be starting
 
 
 def _ask_liveness(lab: Lab, pod: Object) -> None:
@@ -84,8 +86,12 @@ def _ask_liveness(lab: Lab, pod: Object) -> None:
         port = workloads.port_number(container, probe["port"])
         answer = lab.http(f"http://{pod['status']['podIP']}:{port}{probe.get('path', '/')}")
         if not 200 <= answer.status < 400:
-            raise Fail(f"liveness probe of container {container['name']}: {answer}", about=pod, hint="liveness",
-                       expected="the liveness probe asks something that a healthy container answers with 200")  # fmt: skip
+            raise Fail(
+                f"liveness probe of container {container['name']}: {answer}",
+                about=pod,
+                hint="liveness",
+                expected="the liveness probe asks something that a healthy container answers with 200",
+            )
 
 
 @checks.converge("answers", reads=("Service", "EndpointSlice", *POD_KINDS), needs=("ready",))
@@ -111,14 +117,19 @@ def answers(lab: Lab) -> None:
         seen[answer.headers.get("x-pod", "?")] += 1
         if len(seen) >= wanted:
             return
-    raise Fail(f"only {len(seen)} of {wanted} pods answered: {', '.join(sorted(seen))}", about=lab.object("Service", service))
+    raise Fail(
+        f"only {len(seen)} of {wanted} pods answered: {', '.join(sorted(seen))}", about=lab.object("Service", service)
+    )
 
 
 @checks.trigger("heal", reads=POD_KINDS, needs=("shape", "ready"), seconds=60)
 def heal(lab: Lab) -> None:
     """After one pod is deleted there are as many ready pods as before, in time."""
     deployment = lab.object("Deployment", lab.names["deployment"])
-    victim = min((pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)), key=lambda pod: str(pod["metadata"]["name"]))
+    victim = min(
+        (pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)),
+        key=lambda pod: str(pod["metadata"]["name"]),
+    )
     name, uid = victim["metadata"]["name"], victim["metadata"]["uid"]
     started = lab.now()
     lab.act(f"delete pod {name}", lambda api: api.delete("Pod", name, lab.namespace))
@@ -126,7 +137,10 @@ def heal(lab: Lab) -> None:
     def replaced() -> None:
         alive = [pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod) and pod["metadata"]["uid"] != uid]
         if len(alive) < lab.names["replicas"]:
-            raise Fail(f"{len(alive)} ready pods after {name} was deleted", about=lab.find("Deployment", deployment["metadata"]["name"]))
+            raise Fail(
+                f"{len(alive)} ready pods after {name} was deleted",
+                about=lab.find("Deployment", deployment["metadata"]["name"]),
+            )
 
     lab.until(lab.names["recover_seconds"], replaced)
     lab.say(f"back after {lab.seconds_since(started):.1f} s")
@@ -158,11 +172,17 @@ def budget(lab: Lab) -> None:
     """A budget that selects the pods keeps two of three and lets one go."""
     keep, replicas = lab.names["min_available"], lab.names["replicas"]
     labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels") or {}
-    budgets = [item for item in lab.objects("PodDisruptionBudget") if _selects(item, labels)]
+    budgets = [
+        item for item in lab.objects("PodDisruptionBudget") if selects(item["spec"].get("selector") or {}, labels)
+    ]
     look_with = f"kubectl -n {lab.namespace} get poddisruptionbudgets"
     if not budgets:
         there = ", ".join(item["metadata"]["name"] for item in lab.objects("PodDisruptionBudget")) or "there is none"
-        raise Fail(f"no PodDisruptionBudget selects pods with the labels {labels} ({there})", hint="no-budget", look_with=look_with)
+        raise Fail(
+            f"no PodDisruptionBudget selects pods with the labels {labels} ({there})",
+            hint="no-budget",
+            look_with=look_with,
+        )
     if len(budgets) > 1:
         names = ", ".join(item["metadata"]["name"] for item in budgets)
         raise Fail(f"{len(budgets)} budgets select the same pods ({names}): then no eviction is allowed at all",
@@ -170,12 +190,16 @@ def budget(lab: Lab) -> None:
     kept = _kept(budgets[0], replicas)
     name = budgets[0]["metadata"]["name"]
     if kept >= replicas:
-        raise Fail(f"{name} keeps {kept} of {replicas} pods: no pod may ever go", hint="budget-blocks", look_with=look_with)
+        raise Fail(
+            f"{name} keeps {kept} of {replicas} pods: no pod may ever go", hint="budget-blocks", look_with=look_with
+        )
     if kept < keep:
         raise Fail(f"{name} keeps only {kept} of {replicas} pods", hint="budget-loose", look_with=look_with)
 
 
-@checks.trigger("drain", reads=("Node", "PodDisruptionBudget", *POD_KINDS), needs=("shape", "ready", "budget"), exclusive=True)
+@checks.trigger(
+    "drain", reads=("Node", "PodDisruptionBudget", *POD_KINDS), needs=("shape", "ready", "budget"), exclusive=True
+)
 def drain(lab: Lab) -> None:
     """A node is drained: enough pods stay ready all the time, and in the end all run on other nodes."""
     deployment = lab.object("Deployment", lab.names["deployment"])
@@ -213,7 +237,9 @@ def given(lab: Lab) -> None:
     service = lab.object("Service", lab.names["service"])
     uid = lab.given.get(f"Service/{lab.names['service']}")
     if uid and service["metadata"]["uid"] != uid:
-        raise Fail(f"{lab.names['service']} was deleted and made again", expected="change your own objects, not the given ones")
+        raise Fail(
+            f"{lab.names['service']} was deleted and made again", expected="change your own objects, not the given ones"
+        )
     wanted = {
         "selector": {"app.kubernetes.io/name": lab.names["label"]},
         "ports": [{"port": 80, "targetPort": lab.names["port"]}],
@@ -222,7 +248,9 @@ def given(lab: Lab) -> None:
     extra = set(service["spec"].get("selector") or {}) - {"app.kubernetes.io/name"}
     if found or extra:
         said = "; ".join(map(str, found)) or f"its selector also asks for {', '.join(sorted(extra))}"
-        raise Fail(said, expected="change your own objects, not the given ones", look_with=_get(lab, "service", "-o yaml"))
+        raise Fail(
+            said, expected="change your own objects, not the given ones", look_with=_get(lab, "service", "-o yaml")
+        )
 
 
 def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
@@ -318,19 +346,6 @@ def _endpoints(lab: Lab, service: str) -> list[dict[str, Any]]:
     slices = lab.objects("EndpointSlice", **{"kubernetes.io__service_name": service})
     found = [entry for item in slices for entry in item.get("endpoints") or []]
     return [entry for entry in found if entry.get("conditions", {}).get("ready")]
-
-
-def _selects(budget: Object, labels: dict[str, str]) -> bool:
-    selector = budget["spec"].get("selector") or {}
-    wanted, rules = selector.get("matchLabels") or {}, selector.get("matchExpressions") or []
-    return all(labels.get(key) == value for key, value in wanted.items()) and all(_holds(rule, labels) for rule in rules)
-
-
-def _holds(rule: dict[str, Any], labels: dict[str, str]) -> bool:
-    value, values = labels.get(rule["key"]), rule.get("values") or []
-    return {
-        "In": value in values, "NotIn": value not in values, "Exists": value is not None, "DoesNotExist": value is None,
-    }[rule["operator"]]  # fmt: skip
 
 
 def _kept(budget: Object, replicas: int) -> int:

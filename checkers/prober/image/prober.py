@@ -17,6 +17,7 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 from urllib.parse import urlsplit
 
 PORT = 8080
@@ -28,7 +29,7 @@ MAX_SECONDS = 300.0  # a stream nobody stops ends by itself
 MAX_STREAMS = 32
 
 
-def ask_http(question: dict) -> dict:
+def ask_http(question: dict[str, Any]) -> dict[str, Any]:
     """One request on a connection of its own, so that a Service balances each anew."""
     parts = urlsplit(question["url"])
     timeout = min(float(question.get("timeout", 3)), MAX_TIMEOUT)
@@ -57,7 +58,7 @@ def ask_http(question: dict) -> dict:
         connection.close()
 
 
-def ask_tcp(question: dict) -> dict:
+def ask_tcp(question: dict[str, Any]) -> dict[str, Any]:
     timeout = min(float(question.get("timeout", 3)), MAX_TIMEOUT)
     try:
         with socket.create_connection((question["host"], int(question["port"])), timeout):
@@ -66,7 +67,7 @@ def ask_tcp(question: dict) -> dict:
         return {"open": False, "error": describe(failed)}
 
 
-def ask_dns(question: dict) -> dict:
+def ask_dns(question: dict[str, Any]) -> dict[str, Any]:
     try:
         found = socket.getaddrinfo(question["name"], None, socket.AF_INET, socket.SOCK_STREAM)
         return {"addresses": sorted({str(entry[4][0]) for entry in found})}
@@ -89,7 +90,7 @@ def describe(failed: BaseException) -> str:
 class Stream:
     """A steady stream of requests from a few threads; every request counts once, as ok or failed."""
 
-    def __init__(self, question: dict) -> None:
+    def __init__(self, question: dict[str, Any]) -> None:
         self.question = question
         self.rate = min(float(question.get("rate", 20)), MAX_RATE)
         self.workers = max(1, min(int(question.get("workers", 4)), 16))
@@ -97,7 +98,7 @@ class Stream:
         self.counts: Counter[str] = Counter()
         self.pods: Counter[str] = Counter()
         self.versions: Counter[str] = Counter()
-        self.failures: list[dict] = []
+        self.failures: list[dict[str, Any]] = []
         self.slowest = 0.0
         self.lock = threading.Lock()
         self.stop = threading.Event()
@@ -114,7 +115,7 @@ class Stream:
             self._count(ask_http(self.question))
             due = max(due + gap, time.monotonic() - gap)
 
-    def _count(self, answer: dict) -> None:
+    def _count(self, answer: dict[str, Any]) -> None:
         ok = 200 <= answer.get("status", 0) < 400
         headers = answer.get("headers", {})
         with self.lock:
@@ -128,7 +129,7 @@ class Stream:
                 what = answer.get("error") or f"HTTP {answer.get('status')}: {answer.get('body', '')[:120]}"
                 self.failures.append({"after": round(time.monotonic() - self.started, 2), "what": what})
 
-    def result(self) -> dict:
+    def result(self) -> dict[str, Any]:
         with self.lock:
             return {
                 "sent": self.counts["sent"], "ok": self.counts["ok"], "failed": self.counts["failed"],
@@ -136,7 +137,7 @@ class Stream:
                 "slowest": self.slowest, "seconds": round(time.monotonic() - self.started, 2),
             }  # fmt: skip
 
-    def end(self) -> dict:
+    def end(self) -> dict[str, Any]:
         self.stop.set()
         for thread in self.threads:
             thread.join(timeout=MAX_TIMEOUT)
@@ -192,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(403, {"error": "wrong token"})
         return good
 
-    def _answer(self, status: int, document: dict) -> None:
+    def _answer(self, status: int, document: dict[str, Any]) -> None:
         body = json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

@@ -32,7 +32,9 @@ class Api:
         self._port = int(os.environ["KUBERNETES_SERVICE_PORT"])
         self._tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
 
-    def open(self, method: str, path: str, body: Any = None, content: str = "application/json") -> http.client.HTTPResponse:
+    def open(
+        self, method: str, path: str, body: Any = None, content: str = "application/json"
+    ) -> http.client.HTTPResponse:
         connection = http.client.HTTPSConnection(self._host, self._port, context=self._tls, timeout=WATCH_SECONDS + 10)
         headers = {"Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}", "Content-Type": content}
         connection.request(method, path, None if body is None else json.dumps(body), headers)
@@ -73,7 +75,9 @@ class Api:
 
 def on_device(pool: set[str]) -> set[str]:
     """The pool's addresses that this node has now."""
-    shown = subprocess.run(["ip", "-o", "-4", "addr", "show", "dev", DEVICE], capture_output=True, text=True, check=True)
+    shown = subprocess.run(
+        ["ip", "-o", "-4", "addr", "show", "dev", DEVICE], capture_output=True, text=True, check=True
+    )
     return {word.split("/")[0] for line in shown.stdout.splitlines() for word in line.split()} & pool
 
 

@@ -1,0 +1,296 @@
+"""Why a pod is Pending or failing, told from facts alone: the pod, its events, and what it depends on."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from checkers.scheduling import refusals, requests
+from checkers.workloads import condition
+from cluster.api import Object
+
+_CODES = {
+    1: "the program ended with an error of its own",
+    2: "the program did not understand its arguments",
+    126: "the command is not executable",
+    127: "the command was not found in the image",
+    134: "the program aborted itself (SIGABRT)",
+    137: "it was killed (SIGKILL)",
+    139: "it crashed on a bad memory access (SIGSEGV)",
+    143: "it was asked to stop (SIGTERM)",
+}  # exit codes above 128 are 128 plus the number of the signal, see signal(7)
+
+_PROBE_DEFAULTS = (("periodSeconds", 10), ("timeoutSeconds", 1), ("initialDelaySeconds", 0))  # the API's own
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known. `pods` are those of the whole cluster; `logs` the last lines by container."""
+
+    pod: Object
+    events: tuple[Object, ...] = ()
+    nodes: tuple[Object, ...] = ()
+    pods: tuple[Object, ...] = ()
+    claims: tuple[Object, ...] = ()
+    claim_events: tuple[Object, ...] = ()
+    classes: tuple[Object, ...] = ()
+    logs: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One thing that is wrong: what, the lines that show it, what to do, the command to look with."""
+
+    what: str
+    details: tuple[str, ...] = ()
+    mend: str = ""
+    look_with: str = ""
+
+
+def explain(facts: Facts) -> list[Reason]:
+    """All reasons that the facts show, the most basic first; empty when the pod is simply fine."""
+    pod, status = facts.pod, facts.pod.get("status", {})
+    if pod["metadata"].get("deletionTimestamp"):
+        return [_leaving(pod)]
+    found = list(_claims(facts))
+    if not pod["spec"].get("nodeName"):
+        found.append(_unscheduled(facts))
+    if status.get("reason") == "Evicted":
+        found.append(Reason("The node evicted the pod.", (status.get("message", ""),)))
+    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
+    for container in statuses:
+        found += _container(facts, container)
+    if not found:
+        found += _not_started(facts)
+    return found
+
+
+def _leaving(pod: Object) -> Reason:
+    finalizers = pod["metadata"].get("finalizers") or []
+    if finalizers:
+        return Reason(
+            "The pod is deleted, but finalizers keep it.", tuple(finalizers),
+            "Whoever set these finalizers must remove them when its work is done.",
+        )  # fmt: skip
+    grace = pod["metadata"].get("deletionGracePeriodSeconds", 30)
+    return Reason(
+        f"The pod is on its way out; it has {grace} s to stop by itself.",
+        mend="Wait for it. A program that ignores SIGTERM is killed at the end of that time.",
+    )
+
+
+def _claims(facts: Facts) -> Iterator[Reason]:
+    claims = {claim["metadata"]["name"]: claim for claim in facts.claims}
+    namespace = facts.pod["metadata"]["namespace"]
+    classes = {item["metadata"]["name"]: item for item in facts.classes}
+    for volume in facts.pod["spec"].get("volumes") or []:
+        name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
+        if not name:
+            continue
+        look = f"kubectl -n {namespace} describe pvc {name}"
+        claim = claims.get(name)
+        if claim is None:
+            close = difflib.get_close_matches(name, claims, 1)
+            there = f"There is one called {close[0]}." if close else f"Claims here: {', '.join(claims) or 'none'}."
+            yield Reason(f"It waits for the claim {name}, which does not exist.", (there,),
+                         "Create the claim, or mend its name in the pod.",
+                         f"kubectl -n {namespace} get pvc")  # fmt: skip
+        elif claim.get("status", {}).get("phase") != "Bound":
+            yield _unbound(claim, classes, facts, look)
+
+
+def _unbound(claim: Object, classes: Mapping[str, Object], facts: Facts, look: str) -> Reason:
+    name, wanted = claim["metadata"]["name"], claim["spec"].get("storageClassName")
+    own = [event for event in facts.claim_events if event["involvedObject"]["uid"] == claim["metadata"]["uid"]]
+    said = tuple(_event(event) for event in own[-2:])
+    if wanted and wanted not in classes:
+        return Reason(f"Claim {name} asks for storage class {wanted}, which does not exist.",
+                      (f"Classes here: {', '.join(sorted(classes))}.", *said),
+                      "Mend storageClassName; a claim can't change it, so delete and create the claim again.",
+                      look)  # fmt: skip
+    mode = (classes.get(wanted or "") or {}).get("volumeBindingMode", "")
+    if mode == "WaitForFirstConsumer" and not facts.pod["spec"].get("nodeName") and not _is_refused(own):
+        return Reason(f"Claim {name} is bound only once its pod has a node; that comes with the scheduling.", said,
+                      look_with=look)  # fmt: skip
+    modes = ", ".join(claim["spec"].get("accessModes") or [])
+    return Reason(f"Claim {name} ({modes}) is not bound to a volume yet.", said, look_with=look)
+
+
+def _is_refused(events: list[Object]) -> bool:
+    return any(event.get("type") == "Warning" for event in events)
+
+
+def _unscheduled(facts: Facts) -> Reason:
+    pod = facts.pod
+    namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+    said = condition(pod, "PodScheduled").get("message", "")
+    if gates := pod["spec"].get("schedulingGates"):
+        return Reason("It is held back by scheduling gates.", tuple(gate["name"] for gate in gates))
+    asked = ", ".join(f"{key} {_plain(amount)}" for key, amount in sorted(requests(pod).items())) or "nothing"
+    lines = [f"It asks for: {asked}."]
+    open_nodes = []
+    for node in facts.nodes:
+        there = [other for other in facts.pods if other["spec"].get("nodeName") == node["metadata"]["name"]]
+        against = refusals(pod, node, there)
+        if not against:
+            open_nodes.append(node["metadata"]["name"])
+        lines.append(f"{node['metadata']['name']}: {'; '.join(against) or 'fits, as far as can be told here'}")
+    if said:
+        lines.append(f"The scheduler says: {said}")
+    what = "No node can take it." if not open_nodes else f"It has no node yet, though {', '.join(open_nodes)} may fit."
+    mend = "Ask for less, tolerate the taint, mend the label, or make room: each line says what that node lacks."
+    if open_nodes:
+        mend = "Give the scheduler a moment; if this stays, read its own message above."
+    return Reason(what, tuple(lines), mend, f"kubectl -n {namespace} describe pod {name}")
+
+
+def _plain(amount: Any) -> str:
+    value = float(amount)
+    return f"{value / 2**20:.0f}Mi" if value >= 2**20 else f"{value:g}"
+
+
+def _container(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
+    state = status.get("state", {})
+    waiting = state.get("waiting", {})
+    reason = waiting.get("reason", "")
+    if reason in ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName"):
+        yield _image(facts, status, waiting)
+    elif reason in ("CreateContainerConfigError", "CreateContainerError", "RunContainerError"):
+        yield Reason(f"Container {status['name']} can't be started ({reason}).", (waiting.get("message", ""),),
+                     "The message names what is missing: a ConfigMap, a Secret, a key, a command.",
+                     _describe(facts))  # fmt: skip
+    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
+    if ended and (ended.get("exitCode") or reason == "CrashLoopBackOff"):
+        yield _ended(facts, status, ended)
+    elif state.get("running") and not status.get("ready"):
+        yield from _probes(facts, status)
+
+
+def _image(facts: Facts, status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Reason:
+    image = status.get("image", "")
+    on_nodes = sorted({_short(name) for node in facts.nodes for entry in node.get("status", {}).get("images") or []
+                       for name in entry.get("names") or [] if "@" not in name})  # fmt: skip
+    close = difflib.get_close_matches(_short(image), on_nodes, 3, 0.6)
+    hint = f"Images on the nodes with a name like it: {', '.join(close)}." if close else ""
+    return Reason(
+        f"Image {image} of container {status['name']} can't be had ({waiting.get('reason')}).",
+        tuple(text for text in (waiting.get("message", ""), hint) if text),
+        "Mend the name or the tag of the image.", _describe(facts),
+    )  # fmt: skip
+
+
+def _short(image: str) -> str:
+    return image.removeprefix("docker.io/").removeprefix("library/")
+
+
+def _ended(facts: Facts, status: Mapping[str, Any], ended: Mapping[str, Any]) -> Reason:
+    name, code = status["name"], ended.get("exitCode", 0)
+    restarts = status.get("restartCount", 0)
+    if ended.get("reason") == "OOMKilled":
+        limit = _spec_of(facts.pod, name).get("resources", {}).get("limits", {}).get("memory", "none of its own")
+        return Reason(
+            f"Container {name} wanted more memory than it may have and was killed (OOMKilled, {restarts} restarts).",
+            (f"Its memory limit: {limit}.",), "Raise resources.limits.memory, or make the program need less.",
+            _describe(facts),
+        )  # fmt: skip
+    log = tuple(f"log: {line}" for line in facts.logs.get(name, "").splitlines()[-5:])
+    killed = _last_event(facts, "Killing", "iveness")
+    meaning = "its liveness probe failed, so it was restarted" if killed else _CODES.get(code, "")
+    details = tuple(f"{_event(event)}" for event in killed[:1]) + log
+    again = f", {restarts} restarts so far" if restarts else ""
+    return Reason(
+        f"Container {name} ended with exit code {code}" + (f": {meaning}" if meaning else "") + again + ".", details,
+        "Read what the program said before it ended.",
+        f"kubectl -n {facts.pod['metadata']['namespace']} logs {facts.pod['metadata']['name']} -c {name}"
+        + (" --previous" if restarts else ""),
+    )  # fmt: skip
+
+
+def _probes(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
+    spec = _spec_of(facts.pod, status["name"])
+    for kind, word in (("startupProbe", "Startup"), ("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")):
+        failed = _last_event(facts, "Unhealthy", word)
+        if failed and kind in spec:
+            yield Reason(f"Container {status['name']} runs, but its {word.lower()} probe fails.",
+                         (f"It asks: {_probe(spec[kind])}.", *(_event(event) for event in failed[-1:])),
+                         "Compare path and port with what the program serves, and the delays with its start.",
+                         _describe(facts))  # fmt: skip
+            return
+    yield Reason(f"Container {status['name']} runs, but is not ready yet.",
+                 (f"Its readiness probe asks: {_probe(spec['readinessProbe'])}.",) if "readinessProbe" in spec else (),
+                 look_with=_describe(facts))  # fmt: skip
+
+
+def _probe(probe: Mapping[str, Any]) -> str:
+    if asked := probe.get("httpGet"):
+        text = f"GET {asked.get('path', '/')} on port {asked.get('port')}"
+    elif asked := probe.get("tcpSocket"):
+        text = f"a connection to port {asked.get('port')}"
+    elif asked := probe.get("grpc"):
+        text = f"gRPC health on port {asked.get('port')}"
+    else:
+        text = f"the command {' '.join((probe.get('exec') or {}).get('command') or [])}"
+    every, wait, delay = (probe.get(key, default) for key, default in _PROBE_DEFAULTS)
+    return f"{text}, every {every} s, waiting {wait} s for the answer, first after {delay} s"
+
+
+def _not_started(facts: Facts) -> Iterator[Reason]:
+    """Scheduled, no container state that tells more: mounting, creating the sandbox, pulling."""
+    status = facts.pod.get("status", {})
+    if condition(facts.pod, "Ready").get("status") == "True" or status.get("phase") == "Succeeded":
+        return
+    warnings = [event for event in facts.events if event.get("type") == "Warning"]
+    lines = tuple(_event(event) for event in (warnings or facts.events)[-3:])
+    if lines:
+        yield Reason("It has a node, but its containers are not up yet.", lines, look_with=_describe(facts))
+
+
+def workload_reasons(workload: Object, owned: list[Object], quotas: list[Object]) -> list[Reason]:
+    """Why a Deployment, ReplicaSet, StatefulSet or Job has no pod to look at: what its controller was told."""
+    namespace = workload["metadata"]["namespace"]
+    said = [condition(item, "ReplicaFailure").get("message", "") for item in (workload, *owned)]
+    told = tuple(dict.fromkeys(text for text in said if text))
+    if any("exceeded quota" in text for text in told):
+        return [Reason("A ResourceQuota of the namespace allows no more.", (*told, *_quota_lines(quotas)),
+                       "Ask for less, free something, or have the quota raised.",
+                       f"kubectl -n {namespace} describe resourcequota")]  # fmt: skip
+    if told:
+        return [Reason("The API server refuses its pods.", told, look_with=_describe_workload(workload))]
+    if workload["spec"].get("replicas") == 0:
+        return [Reason("It asks for no pods: spec.replicas is 0.", look_with=_describe_workload(workload))]
+    if workload["spec"].get("paused") or workload["spec"].get("suspend"):
+        return [Reason("It is paused.", look_with=_describe_workload(workload))]
+    return [Reason("It has no pods, and its conditions don't say why.", look_with=_describe_workload(workload))]
+
+
+def _quota_lines(quotas: list[Object]) -> Iterator[str]:
+    for quota in quotas:
+        status = quota.get("status", {})
+        used = status.get("used", {})
+        for name, hard in sorted(status.get("hard", {}).items()):
+            yield f"quota {quota['metadata']['name']}: {name} used {used.get(name, '0')} of {hard}"
+
+
+def _spec_of(pod: Object, container: str) -> dict[str, Any]:
+    spec = pod["spec"]
+    every = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
+    return next((entry for entry in every if entry["name"] == container), {})
+
+
+def _last_event(facts: Facts, reason: str, word: str) -> list[Object]:
+    return [event for event in facts.events if event.get("reason") == reason and word in event.get("message", "")]
+
+
+def _event(event: Object) -> str:
+    return f"event {event.get('reason')}: {event.get('message', '')}"
+
+
+def _describe(facts: Facts) -> str:
+    return f"kubectl -n {facts.pod['metadata']['namespace']} describe pod {facts.pod['metadata']['name']}"
+
+
+def _describe_workload(workload: Object) -> str:
+    kind, meta = workload["kind"].lower(), workload["metadata"]
+    return f"kubectl -n {meta['namespace']} describe {kind} {meta['name']}"

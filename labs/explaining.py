@@ -1,0 +1,146 @@
+"""`kailab explain POD`: gathers the facts about a pod, or about the workload that should have one, and prints why."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from concurrent.futures import ThreadPoolExecutor
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from checkers.explain import Facts, Reason, explain, workload_reasons
+from checkers.report.terminal import plain
+from checkers.workloads import is_ready
+from cluster.api import Api, ApiError, Object
+from cluster.errors import KailabError
+from cluster.workspace import Workspace
+from labs.catalog import lab_numbered
+from labs.lifecycle import Course
+from labs.progress import Progress
+
+_WORKLOADS = {
+    "deployment": "Deployment", "deploy": "Deployment", "replicaset": "ReplicaSet", "rs": "ReplicaSet",
+    "statefulset": "StatefulSet", "sts": "StatefulSet", "job": "Job", "daemonset": "DaemonSet", "ds": "DaemonSet",
+}  # fmt: skip
+
+
+def explain_pod_named(workspace: Workspace, name: str, namespace: str, console: Console) -> None:
+    """Print every reason that is seen. `name` is a pod, pod/NAME, or KIND/NAME of what should have pods.
+
+    Raises KailabError when there is nothing of that name.
+    """
+    where = namespace or _current(workspace)
+    with Course.opened(workspace) as course:
+        target = _find(course.api, name, where)
+        pod = target if target["kind"] == "Pod" else _worst_pod(course.api, target)
+        if pod is None:
+            owned, _ = course.api.list("ReplicaSet", where)
+            owned = [item for item in owned if _is_owned(item, {target["metadata"]["uid"]})]
+            quotas, _ = course.api.list("ResourceQuota", where)
+            _show(
+                f"{target['kind']} {target['metadata']['name']}", "", workload_reasons(target, owned, quotas), console
+            )
+            return
+        reasons = explain(_facts(course.api, pod))
+    _show(f"Pod {pod['metadata']['name']}", pod.get("status", {}).get("phase", ""), reasons, console)
+
+
+def _current(workspace: Workspace) -> str:
+    number = Progress(workspace).current
+    if not number:
+        raise KailabError("No lab was started yet, so say in which namespace to look.",
+                          mend="kailab explain POD --namespace NAMESPACE")  # fmt: skip
+    return lab_numbered(number).namespace
+
+
+def _find(api: Api, name: str, namespace: str) -> Object:
+    prefix, _, rest = name.rpartition("/")
+    pods, _ = api.list("Pod", namespace)
+    if prefix.lower() in ("", "pod", "pods", "po"):
+        found = next((pod for pod in pods if pod["metadata"]["name"] == rest), None)
+    else:
+        kind = _WORKLOADS.get(prefix.lower().removesuffix("s"), _WORKLOADS.get(prefix.lower(), ""))
+        if not kind:
+            raise KailabError(f"{prefix} is nothing that has pods.", mend="kailab explain pod/NAME or deployment/NAME")
+        found = api.get(kind, rest, namespace)
+    if found is None and not prefix:
+        found = api.get("Deployment", rest, namespace)
+    if found is None:
+        names = [pod["metadata"]["name"] for pod in pods]
+        close = difflib.get_close_matches(rest, names, 3, 0.4) or names[:5]
+        raise KailabError(
+            f"There is no {prefix or 'pod'} {rest} in namespace {namespace}.",
+            why=f"Pods there: {', '.join(close)}" if close else "There are no pods in that namespace.",
+            mend=f"kubectl -n {namespace} get pods",
+        )
+    return {**found, "kind": found.get("kind", "Pod")}
+
+
+def _worst_pod(api: Api, workload: Object) -> Object | None:
+    """Of the workload's pods the newest one that isn't ready, else any."""
+    owners = {workload["metadata"]["uid"]}
+    namespace = workload["metadata"]["namespace"]
+    if workload["kind"] == "Deployment":
+        sets, _ = api.list("ReplicaSet", namespace)
+        owners = {item["metadata"]["uid"] for item in sets if _is_owned(item, owners)}
+    pods = [pod for pod in api.list("Pod", namespace)[0] if _is_owned(pod, owners)]
+    return max(pods, key=lambda pod: (not is_ready(pod), pod["metadata"]["creationTimestamp"]), default=None)
+
+
+def _is_owned(item: Object, owners: set[str]) -> bool:
+    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
+
+
+def _facts(api: Api, pod: Object) -> Facts:
+    namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
+    pod = {**pod, "kind": "Pod"}
+
+    def listed(kind: str, where: str = "", **selectors: str) -> tuple[Object, ...]:
+        return tuple(api.list(kind, where, **selectors)[0])
+
+    with ThreadPoolExecutor(6) as pool:
+        events = pool.submit(listed, "Event", namespace, fieldSelector=f"involvedObject.uid={uid}")
+        nodes, pods = pool.submit(listed, "Node"), pool.submit(listed, "Pod")
+        claims = pool.submit(listed, "PersistentVolumeClaim", namespace)
+        about_claims = "involvedObject.kind=PersistentVolumeClaim"
+        claim_events = pool.submit(listed, "Event", namespace, fieldSelector=about_claims)
+        classes = pool.submit(listed, "StorageClass")
+        logs = _logs(api, pod)
+    return Facts(
+        pod, events.result(), nodes.result(), pods.result(), claims.result(), claim_events.result(), classes.result(),
+        logs,
+    )  # fmt: skip
+
+
+def _logs(api: Api, pod: Object) -> dict[str, str]:
+    """The end of the log of every container that has ended, by name."""
+    found = {}
+    status = pod.get("status", {})
+    for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+        ended_now = "terminated" in entry.get("state", {})
+        if ended_now or entry.get("restartCount"):
+            with contextlib.suppress(ApiError):  # a log that is gone takes nothing from the rest
+                found[entry["name"]] = api.logs(
+                    pod["metadata"]["name"], pod["metadata"]["namespace"], container=entry["name"],
+                    previous=not ended_now,
+                )  # fmt: skip
+    return found
+
+
+def _show(title: str, phase: str, reasons: list[Reason], console: Console) -> None:
+    console.print(Text.assemble((title, "bold"), f"  {phase}" if phase else ""))
+    if not reasons:
+        console.print(Text("Nothing is wrong with it: it runs and is ready.", style="green"))
+    for reason in reasons:
+        console.print()
+        console.print(Text(plain(reason.what), style="bold red"))
+        for line in reason.details:
+            console.print(Padding(Text(plain(line)), (0, 0, 0, 2)))
+        if reason.mend:
+            console.print(Padding(Text(reason.mend), (0, 0, 0, 2)))
+        if reason.look_with:
+            console.print(
+                Text("  look with  ", style="dim") + Text(plain(reason.look_with), style="cyan"), soft_wrap=True
+            )
