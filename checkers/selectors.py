@@ -35,12 +35,14 @@ def holds(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
 
 def in_words(rule: Mapping[str, Any]) -> str:
     """A requirement as kubectl would take it on a command line."""
-    key, operator, values = rule["key"], rule["operator"], [str(value) for value in rule.get("values") or []]
-    return {
+    key, operator = str(rule["key"]), str(rule["operator"])
+    values = [str(value) for value in rule.get("values") or []]
+    words: dict[str, str] = {
         "In": f"{key}={values[0]}" if len(values) == 1 else f"{key} in ({', '.join(values)})",
         "NotIn": f"{key} not in ({', '.join(values)})",
         "Exists": f"a label {key}",
         "DoesNotExist": f"no label {key}",
         "Gt": f"{key} > {''.join(values)}",
         "Lt": f"{key} < {''.join(values)}",
-    }.get(operator, operator)
+    }
+    return words.get(operator, operator)

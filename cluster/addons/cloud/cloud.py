@@ -106,7 +106,8 @@ def reconcile(api: Api, pool: list[str], warned: set[str]) -> str:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    api, pool, warned = Api(), os.environ["POOL"].split(), set()
+    api, pool = Api(), os.environ["POOL"].split()
+    warned: set[str] = set()
     print(f"simulating a cloud load balancer with {len(pool)} addresses: {' '.join(pool)}")
     while True:
         try:
