@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
+import traceback
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +31,7 @@ app = typer.Typer(
 Number = Annotated[int, typer.Argument(metavar="N", help="the lab's number, see `kailab list`")]
 TaskOption = Annotated[str, typer.Option("--task", "-t", help="only this task")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout (checkers/schema.json)")]
+INTERRUPTED = 130
 AT_FAULT = 2  # exit status: the checker or the cluster, not the student's work
 
 
@@ -169,6 +172,7 @@ def lab_command(number: Number, as_json: JsonOption = False) -> None:
 def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
     from labs import lifecycle
     from labs.progress import Progress
+    from labs.worknotes import notes
 
     workspace = Workspace.here()
     with lifecycle.Course.opened(workspace) as course:
@@ -178,10 +182,15 @@ def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
             report = lifecycle.check(course, lab, given=entry.given, task=task, triggers=triggers).report
         else:
             report = _check_with_progress(course, lab, task, triggers, entry.given)
+        remarks = notes(course.api, course.work(lab), lab.namespace) if report.exit_code == 1 and not as_json else []
     if not task and triggers:
         progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"))
         progress.save()
     _print(report, progress, lab, as_json)
+    if remarks:
+        from labs.screens import show_notes
+
+        show_notes(remarks, _console())
     return report.exit_code
 
 
@@ -300,18 +309,39 @@ def _lab(number: int) -> LabFolder:
 def main() -> None:
     """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback."""
     try:
-        app(standalone_mode=True)
+        app()
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            print("\nInterrupted; nothing is lost. Run the same command again to go on.", file=sys.stderr)
+        raise
     except KailabError as failed:
-        from checkers.report.terminal import show_error
+        _give_up(failed)
+    except OSError as failed:
+        where = f" ({failed.filename})" if failed.filename else ""
+        full = failed.errno in (errno.ENOSPC, errno.EDQUOT)
+        mend = (
+            "free some space (kailab doctor shows where it is needed), then run the same command again" if full else ""
+        )
+        _give_up(KailabError(f"The system refused something: {failed.strerror or failed}{where}", mend=mend))
+    except Exception as broken:  # noqa: BLE001 - a student must never see a traceback
+        _give_up(_crash(broken))
 
-        show_error(failed, _console(stderr=True))
-        sys.exit(AT_FAULT)
-    except KeyboardInterrupt:
-        print("\nInterrupted; nothing is lost. Run the same command again to go on.", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:  # `kailab check 6 | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+
+def _give_up(failed: KailabError) -> None:
+    from checkers.report.terminal import show_error
+
+    show_error(failed, _console(stderr=True))
+    sys.exit(AT_FAULT)
+
+
+def _crash(broken: Exception) -> KailabError:
+    log = Workspace.here().logs / "crash.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.write_text("".join(traceback.format_exception(broken)))
+    return KailabError(
+        f"kailab itself broke: {type(broken).__name__}: {broken}",
+        why="Your work on the cluster and in work/ is as it was.", mend=f"run it again; if it stays, report it with {log}",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

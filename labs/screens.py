@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from checkers.report.terminal import number
+from checkers.report.terminal import number, plain
 from cluster.bringup import Status
 from cluster.doctor import Finding
 from labs.catalog import LabFolder
@@ -67,3 +68,10 @@ def show_findings(findings: Sequence[Finding], console: Console) -> None:
         console.print(Text.assemble((mark, style), f"{finding.what}: {finding.found}"))
         if finding.mend:
             console.print(Text(f"      {finding.mend}", style="cyan"), soft_wrap=True)
+
+
+def show_notes(notes: Sequence[str], console: Console) -> None:
+    """What was noticed in the student's own files."""
+    console.print(Text("In your folder:", style="dim"))
+    for note in notes:
+        console.print(Padding(Text(plain(note)), (0, 0, 0, 2)))

@@ -1,0 +1,208 @@
+"""Reading manifests that people wrote: every problem with its line and what mends it, never an exception.
+
+What is read here is untrusted: sizes, nesting and aliases are bounded before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.api import Object
+from cluster.kinds import KINDS
+from cluster.yamls import LOADER
+
+MAX_BYTES = 3 * 2**20  # an object in etcd ends at 1.5 MiB; a file may hold a few
+MAX_NODES = 200_000  # after aliases are followed
+SUFFIXES = (".yaml", ".yml", ".json")
+_SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a file that no cluster will take: where (line 1 is the first, 0 the file as a whole) and what."""
+
+    file: str
+    line: int
+    what: str
+    mend: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.file}, line {self.line}" if self.line else self.file
+        return f"{where}: {self.what}"
+
+
+def read_folder(folder: Path) -> tuple[list[tuple[str, Object]], list[Problem]]:
+    """The objects in a folder's manifests with their files' names, and the problems. Links are not followed."""
+    objects: list[tuple[str, Object]] = []
+    problems: list[Problem] = []
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in SUFFIXES or path.is_symlink() or not path.is_file():
+            continue
+        name = str(path.relative_to(folder))
+        found, wrong = read_file(path, name)
+        objects += [(name, item) for item in found]
+        problems += wrong
+    return objects, problems
+
+
+def read_file(path: Path, name: str) -> tuple[list[Object], list[Problem]]:
+    """The objects of one file, and its problems."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except OSError as failed:
+        return [], [Problem(name, 0, f"it can't be read: {failed.strerror}")]
+    if len(content) > MAX_BYTES:
+        return [], [Problem(name, 0, f"it is larger than {MAX_BYTES // 2**20} MiB: no manifest is that long")]
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return [], [Problem(name, 0, "it is not text in UTF-8", "save it as UTF-8")]
+    return read_text(text, name)
+
+
+def read_text(text: str, name: str) -> tuple[list[Object], list[Problem]]:
+    """The objects in YAML or JSON text; of several documents each is judged by itself."""
+    objects: list[Object] = []
+    problems: list[Problem] = []
+    for start, document in _documents(text):
+        try:
+            for item in _items(_value(document)):
+                _require_object(item)
+                objects.append(item)
+        except _Wrong as wrong:
+            line = start + wrong.line if wrong.line else start + _first_line(document)
+            problems.append(Problem(name, line, wrong.what, wrong.mend))
+    if not objects and not problems:
+        problems.append(Problem(name, 0, "there is no object in it"))
+    return objects, problems
+
+
+class _Wrong(Exception):
+    def __init__(self, what: str, mend: str = "", line: int = 0) -> None:
+        self.what, self.mend, self.line = what, mend, line
+
+
+def _documents(text: str) -> Iterator[tuple[int, str]]:
+    """(lines before it, text) of each document."""
+    ends = [found.start() for found in _SEPARATOR.finditer(text)]
+    for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
+        if text[start:end].strip("- \r\n"):
+            yield text.count("\n", 0, start), text[start:end]
+
+
+def _first_line(document: str) -> int:
+    lines = document.splitlines()
+    return next(
+        (number for number, line in enumerate(lines, 1) if line.strip() and not line.startswith(("---", "#"))), 1
+    )
+
+
+def _value(document: str) -> Any:
+    loader = LOADER(document)
+    try:
+        node = loader.get_node() if loader.check_node() else None
+        if node is None:
+            return None
+        _require_small(node)
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as wrong:
+        raise _in_words(wrong, document) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
+        raise _Wrong(f"it is not YAML: {wrong}") from None
+    finally:
+        loader.dispose()
+
+
+def _in_words(wrong: yaml.MarkedYAMLError, document: str) -> _Wrong:
+    mark = wrong.problem_mark or wrong.context_mark
+    line = mark.line + 1 if mark else 0
+    lines = document.splitlines()
+    here = lines[line - 1] if 0 < line <= len(lines) else ""
+    if "\t" in here[: len(here) - len(here.lstrip()) + 1]:
+        return _Wrong("a tab stands where YAML wants spaces", "indent with spaces", line)
+    said = ", ".join(text for text in (wrong.context, wrong.problem) if text)
+    return _Wrong(f"it is not YAML: {said}", "compare the indentation with the lines above", line)
+
+
+def _require_small(root: yaml.Node) -> None:
+    """Refuse more than MAX_NODES values once aliases are followed, a value inside itself, and a key given twice."""
+    sizes: dict[int, int] = {}
+    open_nodes: set[int] = set()
+    pending: list[tuple[yaml.Node, bool]] = [(root, False)]
+    while pending:
+        node, is_done = pending.pop()
+        children = _children(node)
+        if is_done:
+            open_nodes.discard(id(node))
+            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
+            if sizes[id(node)] > MAX_NODES:
+                raise _Wrong("its aliases make it larger than any manifest", "write the values out", _line(node))
+            continue
+        if id(node) in sizes:
+            continue
+        if id(node) in open_nodes:
+            raise _Wrong("an alias contains itself", "write the values out", _line(node))
+        _require_single_keys(node)
+        open_nodes.add(id(node))
+        pending.append((node, True))
+        pending += [(child, False) for child in children]
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _require_single_keys(node: yaml.Node) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    known: set[str] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value != "<<":
+            if key.value in known:
+                raise _Wrong(f"{key.value!r} is given twice at the same place", "keep one of them", _line(key))
+            known.add(key.value)
+
+
+def _line(node: yaml.Node) -> int:
+    return int(node.start_mark.line) + 1
+
+
+def _items(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    if isinstance(value, dict) and value.get("kind") == "List" and isinstance(value.get("items"), list):
+        return list(value["items"])
+    return [value]
+
+
+def _require_object(item: Any) -> None:
+    if not isinstance(item, dict):
+        raise _Wrong(f"it is {_shape(item)}, not an object", "begin with apiVersion: and kind:")
+    for field in ("apiVersion", "kind"):
+        if not isinstance(item.get(field), str):
+            close = difflib.get_close_matches(field, [key for key in item if isinstance(key, str)], 1)
+            raise _Wrong(f"the object has no {field}" + (f", but a field {close[0]!r}" if close else ""),
+                              f"add {field}: at the left edge")  # fmt: skip
+    kind = item["kind"]
+    if kind not in KINDS:
+        close = difflib.get_close_matches(kind.lower(), {name.lower(): name for name in KINDS}, 1, 0.8)
+        known = {name.lower(): name for name in KINDS}
+        if close:
+            raise _Wrong(f"there is no kind {kind!r}", f"perhaps {known[close[0]]}")
+    metadata = item.get("metadata")
+    if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
+        raise _Wrong(f"the {kind} has no metadata.name", "give it a name")
+
+
+def _shape(value: Any) -> str:
+    return "a list" if isinstance(value, list) else f"the {type(value).__name__} {str(value)[:40]!r}"
