@@ -30,6 +30,12 @@ def containers(workload: Object) -> list[dict[str, Any]]:
     return list(pod.get("containers") or [])
 
 
+def requests(container: dict[str, Any]) -> dict[str, Any]:
+    """What a container reserves: where only a limit is given, the API server takes that for the request too."""
+    resources = container.get("resources") or {}
+    return {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+
+
 def port_number(container: dict[str, Any], port: int | str) -> int | str:
     """The number of a port that may be given by name; the name itself where the container has no such port."""
     named = {entry.get("name"): entry["containerPort"] for entry in container.get("ports") or []}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,7 @@ from checkers.declare import Checks
 from checkers.spec import CheckSpec, Hint, LabSpec, TaskSpec
 from cluster.api import Object
 from cluster.errors import KailabError
+from cluster.workspace import KUBERNETES_VERSION
 from cluster.yamls import load, load_all
 
 LABS = Path(__file__).parent
@@ -166,6 +167,20 @@ def read_manifests(folder: Path) -> list[Object]:
     """Objects of our own, trusted manifests; students' files go through kubectl instead."""
     files = sorted(folder.glob("*.yaml")) if folder.is_dir() else []
     return [item for file in files for item in load_all(file.read_text())]
+
+
+def facts(namespace: str) -> dict[str, str]:
+    """What right answers may depend on, for {{placeholders}} in solutions and mutants."""
+    return {"namespace": namespace, "kubernetes": KUBERNETES_VERSION}
+
+
+def fill_in(value: Any, known: Mapping[str, str]) -> Any:
+    """Text, or every text inside of an object, with its {{placeholders}} filled; unknown ones stay."""
+    if isinstance(value, str):
+        return _PLACEHOLDER.sub(lambda found: known.get(found[1], found[0]), value)
+    if isinstance(value, dict):
+        return {key: fill_in(entry, known) for key, entry in value.items()}
+    return [fill_in(entry, known) for entry in value] if isinstance(value, list) else value
 
 
 def all_labs() -> list[LabFolder]:

@@ -340,8 +340,9 @@ def _crash(broken: Exception) -> KailabError:
     log.write_text("".join(traceback.format_exception(broken)))
     return KailabError(
         f"kailab itself broke: {type(broken).__name__}: {broken}",
-        why="Your work on the cluster and in work/ is as it was.", mend=f"run it again; if it stays, report it with {log}",
-    )  # fmt: skip
+        why="Your work on the cluster and in work/ is as it was.",
+        mend=f"run it again; if it stays, report it with {log}",
+    )
 
 
 if __name__ == "__main__":

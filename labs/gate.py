@@ -7,7 +7,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +25,7 @@ from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
 from labs import lifecycle
-from labs.catalog import LabFolder
+from labs.catalog import LabFolder, facts, fill_in
 from labs.lifecycle import Course
 from labs.mutants import Submission, expected_points, expected_skips, submissions
 from labs.regrading import replay
@@ -75,9 +75,10 @@ class Gate:
             return refused.output
         return ""
 
-    def apply(self, objects: tuple[dict[str, Any], ...], namespace: str) -> str:
+    def apply(self, objects: Iterable[dict[str, Any]], namespace: str) -> str:
+        known = facts(namespace)
         with tempfile.TemporaryDirectory(prefix="kailab-gate-") as folder:
-            (Path(folder) / "all.yaml").write_text(yaml.safe_dump_all(objects))
+            (Path(folder) / "all.yaml").write_text(yaml.safe_dump_all(fill_in(item, known) for item in objects))
             return self.kubectl_apply(Path(folder), namespace)
 
 
@@ -187,10 +188,10 @@ def _life(gate: Gate) -> None:
         gate.scores["starter"] = report.points
     with gate.part("reset from untouched, then half done") as problem:
         _reset_and_compare(gate, gated, problem)
-        gate.apply(tuple(lab.manifests("solution")[:1]), namespace)
+        gate.apply(lab.manifests("solution")[:1], namespace)
         _reset_and_compare(gate, gated, problem)
     with gate.part("solution, checked twice, gives the same") as problem:
-        gate.apply(tuple(lab.manifests("solution")), namespace)
+        gate.apply(lab.manifests("solution"), namespace)
         scores = []
         for _ in range(2):
             report = lifecycle.check(gated, lab, given=_given(gated, lab), keep_evidence=False).report

@@ -10,7 +10,7 @@ from rich.text import Text
 from checkers.spec import TaskSpec
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
-from labs.catalog import LabFolder
+from labs.catalog import LabFolder, facts, fill_in
 from labs.progress import LabProgress, Progress, next_hint
 
 
@@ -51,9 +51,11 @@ def show_solution(workspace: Workspace, lab: LabFolder, give_up: bool, console: 
             f"The solution of lab {lab.number} opens with full marks.",
             mend=f"kailab hint {lab.number}, or kailab solution {lab.number} --give-up",
         )
+    known = facts(lab.namespace)
     for file in sorted((lab.path / "solution").glob("*.yaml")):
         console.print(Text(f"# {file.name}", style="bold"))
+        text = fill_in(file.read_text(), known)
         if console.is_terminal:
-            console.print(Syntax(file.read_text(), "yaml", background_color="default"))
+            console.print(Syntax(text, "yaml", background_color="default"))
         else:
-            console.print(file.read_text(), soft_wrap=True, markup=False)
+            console.print(text, soft_wrap=True, markup=False)

@@ -57,9 +57,11 @@ def ready(lab: Lab) -> None:
 def limits(lab: Lab) -> None:
     """Every container states requests for cpu and memory, and a limit for memory."""
     deployment = lab.object("Deployment", lab.names["deployment"])
-    wanted = {"resources": {"requests": {"cpu": Present(), "memory": Present()}, "limits": {"memory": Present()}}}
+    wanted = {"requests": {"cpu": Present(), "memory": Present()}, "limits": {"memory": Present()}}
     for container in workloads.containers(deployment):
-        found = mismatches(wanted, container, f"container {container.get('name')}")
+        limits = (container.get("resources") or {}).get("limits") or {}
+        stated = {"requests": workloads.requests(container), "limits": limits}
+        found = mismatches(wanted, stated, f"container {container.get('name')}: resources")
         if found:
             raise Fail("; ".join(map(str, found)), look_with=_get(lab, "deployment", "-o yaml"))
 
