@@ -37,8 +37,7 @@ class Setting:
     cluster: ClusterInfo
     given: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
-    triggers: bool = True
-    patient: bool = True  # False: one look a check, for whoever looks again at the next change
+    quick: bool = False  # one look a check and no triggers, for whoever looks again soon
     throwaway: bool = False  # the namespace is deleted afterwards: only nodes need to be put back
 
 
@@ -96,7 +95,7 @@ class Run:
                 safeguards.append(spec)
             elif check.timing is not Timing.TRIGGER:
                 wanted.append(spec)
-            elif self._setting.triggers:
+            elif not self._setting.quick:
                 triggers.append(spec)
             else:
                 self._finish(self._result(spec, Outcome.SKIPPED, observed="triggered checks were left out"))
@@ -161,13 +160,13 @@ class Run:
         lab = None
         try:
             end = min(self._end, started + check.seconds) if check.timing is Timing.TRIGGER else self._end
-            end = end if self._setting.patient else started
+            end = started if self._setting.quick else end
             lab = Lab(
                 self._setting.namespace, self._lab.names, tape, self._sources, given=self._setting.given,
                 deadline=end, say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
             )  # fmt: skip
             with self._put_back(check, lab):
-                _judge(check, lab, tape, self._setting.patient)
+                _judge(check, lab, tape, quick=self._setting.quick)
             result = self._result(spec, Outcome.PASS)
         except Fail as wrong:
             result = self._failed(spec, check, wrong, lab)
@@ -235,9 +234,9 @@ class Run:
         return log
 
 
-def _judge(check: Check, lab: Lab, tape: Tape, patient: bool) -> None:
+def _judge(check: Check, lab: Lab, tape: Tape, *, quick: bool) -> None:
     """Evaluate the check by its timing; returns when it passed."""
-    if not patient:
+    if quick:
         check.function(lab)
     elif check.timing is Timing.CONVERGE:
         lab.until(check.seconds, lambda: check.function(lab))

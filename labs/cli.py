@@ -139,7 +139,7 @@ def finish(number: Number) -> None:
 def check(
     number: Number, task: TaskOption = "", as_json: JsonOption = False,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="check again whenever the cluster changes")] = False,
-    triggers: Annotated[bool, typer.Option(help="also the checks that disturb the cluster on purpose")] = True,
+    quick: Annotated[bool, typer.Option("--quick", "-q", help="one look: no waiting, nothing disturbed")] = False,
 ) -> None:  # fmt: skip
     """Grade the live state of a lab. Exit status: 0 full marks, 1 less, 2 checker or cluster at fault."""
     from labs.lifecycle import require_task
@@ -150,7 +150,7 @@ def check(
         from labs.watching import watch_lab
 
         raise typer.Exit(watch_lab(Workspace.here(), lab, task, _console()))
-    raise typer.Exit(_check(lab, task, as_json, triggers))
+    raise typer.Exit(_check(lab, task, as_json, quick=quick))
 
 
 @app.command("lab", hidden=True)
@@ -166,10 +166,10 @@ def lab_command(number: Number, as_json: JsonOption = False) -> None:
         news = lifecycle.start(course, lab)
         if news and not as_json:
             show_started(lab, course.work(lab), news, _console())
-    raise typer.Exit(_check(lab, "", as_json, True))
+    raise typer.Exit(_check(lab, "", as_json))
 
 
-def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
+def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> int:
     from labs import lifecycle
     from labs.progress import Progress
     from labs.worknotes import notes
@@ -179,11 +179,11 @@ def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
         progress = Progress(workspace)
         entry = progress.lab(lab.number)
         if as_json:
-            report = lifecycle.check(course, lab, given=entry.given, task=task, triggers=triggers).report
+            report = lifecycle.check(course, lab, given=entry.given, task=task, quick=quick).report
         else:
-            report = _check_with_progress(course, lab, task, triggers, entry.given)
+            report = _check_with_progress(course, lab, task, entry.given, quick=quick)
         remarks = notes(course.api, course.work(lab), lab.namespace) if report.exit_code == 1 and not as_json else []
-    if not task and triggers:
+    if not task and not quick:
         progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"))
         progress.save()
     _print(report, progress, lab, as_json)
@@ -194,7 +194,7 @@ def _check(lab: LabFolder, task: str, as_json: bool, triggers: bool) -> int:
     return report.exit_code
 
 
-def _check_with_progress(course: Course, lab: LabFolder, task: str, triggers: bool, given: dict[str, str]) -> Report:
+def _check_with_progress(course: Course, lab: LabFolder, task: str, given: dict[str, str], *, quick: bool) -> Report:
     from checkers.report.terminal import CheckProgress
     from labs import lifecycle
 
@@ -209,7 +209,7 @@ def _check_with_progress(course: Course, lab: LabFolder, task: str, triggers: bo
             else:
                 display.finished(data)
 
-        return lifecycle.check(course, lab, given=given, task=task, triggers=triggers, listen=listen).report
+        return lifecycle.check(course, lab, given=given, task=task, quick=quick, listen=listen).report
 
 
 def _print(report: Report, progress: Progress, lab: LabFolder, as_json: bool) -> None:

@@ -189,14 +189,12 @@ def kinds_of(lab: LabFolder) -> set[str]:
 
 def check(
     course: Course, lab: LabFolder, *, namespace: str = "", given: dict[str, str] | None = None, task: str = "",
-    triggers: bool = True, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
+    quick: bool = False, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
 ) -> CheckedLab:  # fmt: skip
     """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read."""
     where = namespace or lab.namespace
     with observed(course, lab, where) as sources:
-        setting = Setting(
-            where, course.workspace.state, course.cluster, given or {}, task, triggers, throwaway=throwaway
-        )
+        setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, quick, throwaway)
         run = Run(lab.spec, lab.checks, setting, sources, listen=listen)
         report = run.report()
     document = _evidence(lab, run, report, given or {})

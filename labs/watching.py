@@ -29,7 +29,7 @@ def watch_lab(workspace: Workspace, lab: LabFolder, task: str, console: Console)
     report = None
     with Course.opened(workspace) as course, observed(course, lab, lab.namespace) as sources:
         given = Progress(workspace).lab(lab.number).given
-        setting = Setting(lab.namespace, workspace.state, course.cluster, given, task, triggers=False, patient=False)
+        setting = Setting(lab.namespace, workspace.state, course.cluster, given, task, quick=True)
         sources.observation.follow()
         view = _Window(console) if console.is_terminal else _Lines(console)
         with view:

@@ -1,0 +1,393 @@
+"""Why a pod is Pending or failing is told from facts, in words and numbers that lead to the mistake."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from checkers.explain import Facts, Reason, explain, workload_reasons
+
+SCHEDULED = {"type": "PodScheduled", "status": "True"}
+READY = {"type": "Ready", "status": "True"}
+RUNNING = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
+
+
+def pod(status: dict[str, Any] | None = None, *, node: str = "worker", meta: Any = None, **spec: Any) -> Any:
+    containers = spec.pop("containers", [{"name": "api", "image": "ai-app:v1"}])
+    return {
+        "kind": "Pod",
+        "metadata": {"name": "api-1", "namespace": "lab", "uid": "u1", **(meta or {})},
+        "spec": {"containers": containers, **({"nodeName": node} if node else {}), **spec},
+        "status": status or {},
+    }
+
+
+def container(name: str = "api", **status: Any) -> dict[str, Any]:
+    return {"name": name, "image": "ai-app:v1", "ready": False, "restartCount": 0, **status}
+
+
+def waiting(reason: str, message: str = "") -> dict[str, Any]:
+    return {"state": {"waiting": {"reason": reason, "message": message}}}
+
+
+def ended(code: int, reason: str = "Error") -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason}}
+
+
+def running(*containers: dict[str, Any]) -> dict[str, Any]:
+    return {"phase": "Running", "conditions": [SCHEDULED], "containerStatuses": list(containers)}
+
+
+def event(reason: str, message: str, *, kind: str = "Warning", uid: str = "u1", field: str = "") -> dict[str, Any]:
+    about = {"uid": uid, **({"fieldPath": field} if field else {})}
+    return {"type": kind, "reason": reason, "message": message, "involvedObject": about}
+
+
+def node(name: str = "worker", images: tuple[str, ...] = (), **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "labels": {}},
+        "spec": spec,
+        "status": {
+            "conditions": [READY],
+            "allocatable": {"cpu": "2", "memory": "800Mi", "pods": "10"},
+            "images": [{"names": [image, f"{image.split(':')[0]}@sha256:0"]} for image in images],
+        },
+    }
+
+
+def only(facts: Facts) -> Reason:
+    (reason,) = explain(facts)
+    return reason
+
+
+def text(reason: Reason) -> str:
+    return "\n".join([reason.what, *reason.details, reason.mend, reason.look_with])
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        {**running(container(ready=True, state=RUNNING)), "conditions": [SCHEDULED, READY]},
+        {"phase": "Succeeded", "containerStatuses": [container(state=ended(0, "Completed"))]},
+        {
+            "phase": "Running",
+            "conditions": [READY],
+            "initContainerStatuses": [container("init", ready=True, state=ended(0, "Completed"))],
+            "containerStatuses": [container(ready=True, state=RUNNING)],
+        },
+    ],
+)
+def test_a_healthy_pod_has_nothing_to_explain(status: dict[str, Any]) -> None:
+    past = event("FailedScheduling", "0/1 nodes are available")
+    assert explain(Facts(pod(status), events=(past,), nodes=(node(),))) == []
+
+
+def pending(said: str = "", **spec: Any) -> Any:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    return pod({"phase": "Pending", "conditions": [condition]}, node="", **spec)
+
+
+def asking(**requests: str) -> list[dict[str, Any]]:
+    return [{"name": "api", "image": "ai-app:v1", "resources": {"requests": requests}}]
+
+
+def test_a_pending_pod_is_held_against_every_node_with_numbers() -> None:
+    wanted = pending("0/2 nodes are available: 2 Insufficient cpu.", containers=asking(cpu="1500m"))
+    there = pod({"phase": "Running"}, containers=asking(cpu="600m"))
+    reason = only(Facts(wanted, nodes=(node(), node("gpu", unschedulable=True)), pods=(there, wanted)))
+    assert reason.what == "No node can take it."
+    assert "worker: cpu: asks 1500m, free 1400m of 2" in reason.details
+    assert any(line.startswith("gpu: it is cordoned") for line in reason.details)
+    assert "The scheduler says: 0/2 nodes are available: 2 Insufficient cpu." in reason.details
+    assert reason.look_with == "kubectl -n lab describe pod api-1"
+
+
+def test_only_the_pods_of_a_node_take_its_room() -> None:
+    elsewhere = pod({"phase": "Running"}, node="other", containers=asking(cpu="2"))
+    reason = only(Facts(pending(containers=asking(cpu="1500m")), nodes=(node(),), pods=(elsewhere,)))
+    assert "No node" not in reason.what
+    assert "worker" in reason.what
+
+
+def test_a_pod_behind_a_scheduling_gate_is_not_held_against_nodes() -> None:
+    reason = only(Facts(pending(schedulingGates=[{"name": "example.com/wait"}]), nodes=(node(),)))
+    assert "gates" in reason.what
+    assert reason.details == ("example.com/wait",)
+
+
+@pytest.mark.parametrize("why", ["ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"])
+def test_an_image_that_can_not_be_had_comes_with_the_names_that_are_close(why: str) -> None:
+    status = running(container(**waiting(why, "pull access denied")) | {"image": "ai-ap:v1"})
+    nodes = (node(images=("docker.io/library/ai-app:v1", "docker.io/library/nginx:1", "registry.k8s.io/pause:3")),)
+    reason = only(Facts(pod(status), nodes=nodes))
+    assert "Image ai-ap:v1 of container api" in reason.what
+    assert why in reason.what
+    assert "pull access denied" in reason.details
+    assert reason.details[-1].endswith(": ai-app:v1.")
+    assert "sha256" not in text(reason)
+
+
+def test_no_image_is_proposed_that_is_not_close() -> None:
+    status = running(container(**waiting("ErrImagePull", "denied")) | {"image": "zzz/qqq:9"})
+    assert only(Facts(pod(status), nodes=(node(images=("ai-app:v1",)),))).details == ("denied",)
+
+
+def test_a_crash_loop_tells_exit_code_restarts_and_the_end_of_the_log() -> None:
+    crashed = container(restartCount=4, lastState=ended(1), **waiting("CrashLoopBackOff", "back-off 40s"))
+    log = "\n".join(f"line {number}" for number in range(9))
+    reason = only(Facts(pod(running(crashed)), logs={"api": log, "other": "not this"}))
+    assert "exit code 1" in reason.what
+    assert "an error of its own" in reason.what
+    assert "4 restarts" in reason.what
+    assert reason.details[-1] == "log: line 8"
+    assert "log: line 0" not in reason.details
+    assert "not this" not in text(reason)
+    assert reason.look_with == "kubectl -n lab logs api-1 -c api --previous"
+
+
+def test_a_crash_loop_of_a_program_that_ends_well_is_a_reason_too() -> None:
+    crashed = container(restartCount=2, lastState=ended(0, "Completed"), **waiting("CrashLoopBackOff"))
+    assert "exit code 0" in only(Facts(pod(running(crashed)))).what
+
+
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [(2, "arguments"), (126, "not executable"), (127, "not found"), (137, "SIGKILL"), (139, "memory access")],
+)
+def test_exit_codes_are_told_in_words(code: int, meaning: str) -> None:
+    reason = only(Facts(pod({"phase": "Failed", "containerStatuses": [container(state=ended(code))]})))
+    assert f"exit code {code}" in reason.what
+    assert meaning in reason.what
+    assert not reason.look_with.endswith("--previous")  # it was never restarted, so there is no previous log
+
+
+@pytest.mark.parametrize(("limits", "said"), [({"memory": "64Mi"}, "64Mi"), ({}, "none")])
+def test_killed_for_memory_tells_the_limit(limits: dict[str, str], said: str) -> None:
+    killed = container(restartCount=1, lastState=ended(137, "OOMKilled"), **waiting("CrashLoopBackOff"))
+    spec = [
+        {"name": "side", "resources": {"limits": {"memory": "1Gi"}}},
+        {"name": "api", "resources": {"limits": limits}},
+    ]
+    reason = only(Facts(pod(running(killed), containers=spec)))
+    assert "OOMKilled" in reason.what
+    assert reason.details[0].startswith(f"Its memory limit: {said}")
+
+
+def test_an_init_container_that_fails_is_named() -> None:
+    failed = container("init", restartCount=1, lastState=ended(1), **waiting("CrashLoopBackOff"))
+    status = {**running(container(**waiting("PodInitializing"))), "initContainerStatuses": [failed]}
+    assert "Container init ended with exit code 1" in only(Facts(pod(status))).what
+
+
+@pytest.mark.parametrize("why", ["CreateContainerConfigError", "CreateContainerError", "RunContainerError"])
+def test_a_container_that_can_not_be_made_tells_what_is_missing(why: str) -> None:
+    reason = only(Facts(pod(running(container(**waiting(why, 'secret "token" not found'))))))
+    assert why in reason.what
+    assert reason.details == ('secret "token" not found',)
+
+
+def probing(**probes: Any) -> list[dict[str, Any]]:
+    return [{"name": "api", "image": "ai-app:v1", **probes}]
+
+
+@pytest.mark.parametrize(
+    ("probe", "asked"),
+    [
+        ({"httpGet": {"path": "/ready", "port": 8080}}, "GET /ready on port 8080"),
+        ({"httpGet": {"port": "http"}}, "GET / on port http"),
+        ({"tcpSocket": {"port": 5432}}, "connection to port 5432"),
+        ({"grpc": {"port": 9000}}, "gRPC health on port 9000"),
+        ({"exec": {"command": ["cat", "/ready"]}}, "command cat /ready"),
+    ],
+)
+def test_a_failing_readiness_probe_tells_what_it_asks_and_what_came(probe: dict[str, Any], asked: str) -> None:
+    status = running(container(state=RUNNING))
+    told = event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404")
+    probe = {**probe, "periodSeconds": 7}
+    reason = only(Facts(pod(status, containers=probing(readinessProbe=probe)), events=(told,)))
+    assert "readiness probe fails" in reason.what
+    assert asked in reason.details[0]
+    assert "every 7 s, waiting 1 s for the answer, first after 0 s" in reason.details[0]
+    assert "statuscode: 404" in reason.details[1]
+
+
+@pytest.mark.parametrize(("kind", "word"), [("livenessProbe", "Liveness"), ("startupProbe", "Startup")])
+def test_a_failing_liveness_or_startup_probe_is_called_so(kind: str, word: str) -> None:
+    spec = probing(**{kind: {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 2}}})
+    told = event("Unhealthy", f"{word} probe failed: connection refused")
+    reason = only(Facts(pod(running(container(state=RUNNING)), containers=spec), events=(told,)))
+    assert f"{word.lower()} probe fails" in reason.what
+    assert "port 1" in reason.details[0]
+
+
+def test_a_container_that_is_not_ready_yet_is_told_without_an_event_too() -> None:
+    spec = probing(readinessProbe={"httpGet": {"path": "/ready", "port": 80}})
+    reason = only(Facts(pod(running(container(state=RUNNING)), containers=spec)))
+    assert "not ready yet" in reason.what
+    assert "GET /ready" in text(reason)
+
+
+def test_a_container_that_liveness_killed_is_not_blamed_on_the_program() -> None:
+    killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
+    told = event("Killing", "Container api failed liveness probe, will be restarted", kind="Normal")
+    reason = only(Facts(pod(running(killed)), events=(told,)))
+    assert "liveness probe failed" in reason.what
+    assert "SIGKILL" not in reason.what
+
+
+def test_the_liveness_of_one_container_does_not_explain_the_end_of_another() -> None:
+    crashed = container(restartCount=3, lastState=ended(1), **waiting("CrashLoopBackOff"))
+    beside = container("side", ready=True, state=RUNNING)
+    told = event("Killing", "Container side failed liveness probe, will be restarted", kind="Normal",
+                 field="spec.containers{side}")  # fmt: skip
+    reason = only(Facts(pod(running(crashed, beside)), events=(told,)))
+    assert "liveness" not in text(reason)
+
+
+def test_the_probe_of_one_container_is_not_shown_for_another() -> None:
+    spec = [
+        {"name": "api", "readinessProbe": {"tcpSocket": {"port": 1}}},
+        {"name": "side", "readinessProbe": {"tcpSocket": {"port": 2}}},
+    ]
+    status = running(container(state=RUNNING), container("side", ready=True, state=RUNNING))
+    told = event("Unhealthy", "Readiness probe failed: side was slow", field="spec.containers{side}")
+    reason = only(Facts(pod(status, containers=spec), events=(told,)))
+    assert "Container api" in reason.what
+    assert "side was slow" not in text(reason)
+
+
+def claiming(name: str = "data", node: str = "") -> Any:
+    volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": name}}, {"name": "tmp", "emptyDir": {}}]
+    return pod({"phase": "Pending"}, node=node, volumes=volumes)
+
+
+def claim(name: str = "data", phase: str = "Pending", **spec: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, "uid": f"uid-{name}"},
+        "spec": {"accessModes": ["ReadWriteOnce"], **spec},
+        "status": {"phase": phase},
+    }
+
+
+def storage(name: str, mode: str = "Immediate") -> dict[str, Any]:
+    return {"metadata": {"name": name}, "volumeBindingMode": mode}
+
+
+@pytest.mark.parametrize(
+    ("claims", "hint"),
+    [((claim("date"), claim("logs")), "one called date"), ((claim("xyz"),), "xyz"), ((), "none")],
+)
+def test_a_missing_claim_is_named_with_what_is_there(claims: tuple[Any, ...], hint: str) -> None:
+    first = explain(Facts(claiming(), claims=claims))[0]
+    assert "claim data, which does not exist" in first.what
+    assert hint in first.details[0]
+    assert first.look_with == "kubectl -n lab get pvc"
+
+
+def test_a_claim_of_a_missing_storage_class_lists_those_that_are_there() -> None:
+    facts = Facts(
+        claiming(),
+        claims=(claim(storageClassName="fast"),),
+        classes=(storage("standard"), storage("local")),
+        claim_events=(
+            event("ProvisioningFailed", 'class "fast" not found', uid="uid-data"),
+            event("ProvisioningFailed", "of another claim", uid="uid-other"),
+        ),
+    )
+    first = explain(facts)[0]
+    assert "storage class fast, which does not exist" in first.what
+    assert "local, standard" in first.details[0]
+    assert 'class "fast" not found' in text(first)
+    assert "of another claim" not in text(first)
+    assert first.look_with == "kubectl -n lab describe pvc data"
+
+
+def test_an_unbound_claim_tells_its_access_mode_and_its_own_events() -> None:
+    told = event("ProvisioningFailed", "no volume for ReadWriteMany", uid="uid-data")
+    facts = Facts(
+        claiming(),
+        claims=(claim(storageClassName="standard", accessModes=["ReadWriteMany"]),),
+        classes=(storage("standard"),),
+        claim_events=(told,),
+    )
+    first = explain(facts)[0]
+    assert "data (ReadWriteMany) is not bound" in first.what
+    assert "no volume for ReadWriteMany" in first.details[0]
+
+
+def test_a_claim_that_waits_for_its_pod_is_not_called_broken() -> None:
+    late = storage("standard", "WaitForFirstConsumer")
+    facts = Facts(claiming(), claims=(claim(storageClassName="standard"),), classes=(late,), nodes=(node(),))
+    waits, pending_pod = explain(facts)
+    assert "only once its pod has a node" in waits.what
+    assert "worker" in pending_pod.what
+    refused = event("ProvisioningFailed", "disk full", uid="uid-data")
+    assert "not bound" in explain(Facts(**{**vars(facts), "claim_events": (refused,)}))[0].what
+
+
+def test_a_bound_claim_is_no_reason() -> None:
+    facts = Facts(claiming(node="worker"), claims=(claim(phase="Bound", storageClassName="gone"),))
+    assert explain(facts) == []
+
+
+def test_what_keeps_a_scheduled_pod_from_starting_is_in_its_warnings() -> None:
+    mount = event("FailedMount", 'configmap "settings" not found')
+    status = {"phase": "Pending", "containerStatuses": [container(**waiting("ContainerCreating"))]}
+    reason = only(Facts(pod(status), events=(event("Scheduled", "assigned", kind="Normal"), mount)))
+    assert reason.details == ('event FailedMount: configmap "settings" not found',)
+
+
+def test_an_evicted_pod_tells_why() -> None:
+    status = {"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory."}
+    reason = only(Facts(pod(status)))
+    assert "evicted" in reason.what
+    assert reason.details == ("The node was low on memory.",)
+
+
+def test_a_deleted_pod_names_the_finalizers_that_keep_it() -> None:
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/keep"]}
+    reason = only(Facts(pod(running(container(state=RUNNING)), meta=meta)))
+    assert "finalizers" in reason.what
+    assert reason.details == ("example.com/keep",)
+
+
+def test_a_deleted_pod_without_finalizers_only_needs_time() -> None:
+    meta = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 45}
+    reason = only(Facts(pod(node="", meta=meta)))
+    assert "45 s" in reason.what
+    assert "Wait" in reason.mend
+
+
+def workload(kind: str = "Deployment", failure: str = "", **spec: Any) -> dict[str, Any]:
+    told = [{"type": "ReplicaFailure", "status": "True", "message": failure}] if failure else []
+    meta = {"name": "api", "namespace": "lab"}
+    return {"kind": kind, "metadata": meta, "spec": {"replicas": 2, **spec}, "status": {"conditions": told}}
+
+
+def test_a_quota_that_is_used_up_is_told_with_numbers() -> None:
+    said = 'pods "api-1" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=3, limited: cpu=4'
+    used = {"hard": {"cpu": "4", "pods": "10"}, "used": {"cpu": "3"}}
+    quota = {"metadata": {"name": "small"}, "status": used}
+    (reason,) = workload_reasons(workload(), [workload("ReplicaSet", said), workload("ReplicaSet", said)], [quota])
+    assert "ResourceQuota" in reason.what
+    assert reason.details == (said, "quota small: cpu used 3 of 4", "quota small: pods used 0 of 10")
+    assert reason.look_with == "kubectl -n lab describe resourcequota"
+
+
+@pytest.mark.parametrize(
+    ("item", "owned", "said"),
+    [
+        (workload(failure="must not be privileged"), [], "refuses"),
+        (workload(), [workload("ReplicaSet", "must not be privileged")], "refuses"),
+        (workload(replicas=0), [], "replicas is 0"),
+        (workload(paused=True), [], "paused"),
+        (workload("Job", suspend=True), [], "paused"),
+        (workload(), [], "don't say why"),
+    ],
+)
+def test_a_workload_without_pods_tells_what_its_controller_was_told(item: Any, owned: list[Any], said: str) -> None:
+    (reason,) = workload_reasons(item, owned, [])
+    assert said in reason.what
+    assert reason.look_with == f"kubectl -n lab describe {item['kind'].lower()} api"
+    assert ("must not be privileged" in text(reason)) is (said == "refuses")

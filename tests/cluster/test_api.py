@@ -1,0 +1,415 @@
+"""The API client speaks plain JSON, and tells a refusal from silence; tried against a small server of our own."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from cluster.api import Api, ApiError, Target, Unreachable, connect
+from cluster.errors import KailabError
+from cluster.kinds import Kind
+
+Answer = tuple[int, Any] | Callable[["Handler"], None]
+PODS = "/api/v1/namespaces/lab/pods"
+POD = f"{PODS}/web"
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Server
+
+    def _serve(self) -> None:
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        seen = {"method": self.command, "path": url.path, "query": query, "headers": self.headers}
+        self.server.seen.append({**seen, "body": json.loads(raw) if raw else None})
+        answer = self.server.answers.get(f"{self.command} {url.path}", (404, refusal(404, "NotFound", "not found")))
+        if callable(answer):
+            answer(self)
+        else:
+            status, document = answer
+            self.send(status, document.encode() if isinstance(document, str) else json.dumps(document).encode())
+
+    do_GET = do_POST = do_PATCH = do_DELETE = _serve
+
+    def send(self, status: int, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def begin_stream(self) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def chunk(self, data: bytes) -> None:
+        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        self.wfile.flush()
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self.seen: list[dict[str, Any]] = []
+        self.over = threading.Event()
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass  # clients that leave early are part of these tests
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield running
+        running.over.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[Api]:
+    connection = api_at(server.url)
+    yield connection
+    connection.close()
+
+
+def api_at(url: str) -> Api:
+    return Api(Target(url, ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), {"Authorization": "Bearer secret"}))
+
+
+def refusal(status: int, reason: str, message: str, **details: Any) -> dict[str, Any]:
+    return {"kind": "Status", "code": status, "reason": reason, "message": message, "details": details}
+
+
+def event(kind: str, item: dict[str, Any]) -> bytes:
+    return json.dumps({"type": kind, "object": item}).encode() + b"\n"
+
+
+def test_an_object_is_got_as_it_is_with_our_login(server: Server, api: Api) -> None:
+    server.answers[f"GET {POD}"] = (200, {"metadata": {"name": "web"}})
+    assert api.get("Pod", "web", "lab") == {"metadata": {"name": "web"}}
+    assert server.seen[0]["headers"]["Authorization"] == "Bearer secret"
+
+
+def test_what_is_not_there_is_none(api: Api) -> None:
+    assert api.get("Pod", "web", "lab") is None
+
+
+@pytest.mark.parametrize(
+    ("status", "reason", "message"),
+    [
+        (403, "Forbidden", 'pods "web" is forbidden: User "x" cannot get resource "pods"'),
+        (409, "Conflict", "the object has been modified"),
+        (422, "Invalid", "spec.replicas: Invalid value: -1"),
+        (500, "InternalError", "etcdserver: request timed out"),
+    ],
+)
+def test_a_refusal_carries_the_servers_own_words(
+    server: Server, api: Api, status: int, reason: str, message: str
+) -> None:
+    server.answers[f"GET {POD}"] = (status, refusal(status, reason, message, name="web"))
+    with pytest.raises(ApiError) as caught:
+        api.get("Pod", "web", "lab")
+    assert (caught.value.status, caught.value.reason, str(caught.value)) == (status, reason, message)
+    assert caught.value.details == {"name": "web"}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"), [("<html>bad gateway</html>", "bad gateway"), ("", "502"), ("[]", "502"), ("{}", "502")]
+)
+def test_an_error_page_is_a_refusal_with_words(server: Server, api: Api, body: str, words: str) -> None:
+    server.answers[f"GET {POD}"] = (502, body)
+    with pytest.raises(ApiError, match=words) as caught:
+        api.get("Pod", "web", "lab")
+    assert caught.value.status == 502
+
+
+def test_listed_objects_know_their_kind(server: Server, api: Api) -> None:
+    document = {"metadata": {"resourceVersion": "77"}, "items": [{"metadata": {"name": "web"}}]}
+    server.answers["GET /apis/apps/v1/namespaces/lab/deployments"] = (200, document)
+    items, version = api.list("Deployment", "lab", labelSelector="app in (a,b)", fieldSelector="metadata.name=web")
+    assert items == [{"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "web"}}]
+    assert version == "77"
+    assert server.seen[0]["query"] == {"labelSelector": "app in (a,b)", "fieldSelector": "metadata.name=web"}
+
+
+@pytest.mark.parametrize("items", [None, []])
+def test_an_empty_list_is_a_list(server: Server, api: Api, items: Any) -> None:
+    server.answers["GET /api/v1/nodes"] = (200, {"metadata": {"resourceVersion": "1"}, "items": items})
+    assert api.list("Node") == ([], "1")
+
+
+def test_a_kind_that_the_cluster_does_not_serve_is_a_refusal_when_listed(api: Api) -> None:
+    with pytest.raises(ApiError) as caught:
+        api.list(Kind("Gadget", "example.com/v1", "gadgets"), "lab")
+    assert caught.value.status == 404
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"), [(200, True), (202, True), (404, False)], ids=["gone", "going", "never there"]
+)
+def test_deleting_tells_whether_there_was_anything(server: Server, api: Api, status: int, answer: bool) -> None:
+    server.answers[f"DELETE {POD}"] = (status, {})
+    assert api.delete("Pod", "web", "lab", grace=0) is answer
+    assert server.seen[0]["body"] == {"propagationPolicy": "Background", "gracePeriodSeconds": 0}
+
+
+def test_deleting_leaves_the_grace_period_alone_unless_told(server: Server, api: Api) -> None:
+    server.answers[f"DELETE {POD}"] = (200, {})
+    api.delete("Pod", "web", "lab")
+    assert "gracePeriodSeconds" not in server.seen[0]["body"]
+
+
+@pytest.mark.parametrize(
+    ("status", "answer"), [(201, True), (404, True), (429, False)], ids=["evicted", "gone already", "budget says no"]
+)
+def test_an_eviction_asks_the_disruption_budget(server: Server, api: Api, status: int, answer: bool) -> None:
+    server.answers[f"POST {POD}/eviction"] = (status, refusal(status, "", "would violate the disruption budget"))
+    assert api.evict("web", "lab") is answer
+    assert (server.seen[0]["body"]["kind"], server.seen[0]["body"]["apiVersion"]) == ("Eviction", "policy/v1")
+
+
+def test_an_eviction_that_is_refused_otherwise_is_an_error(server: Server, api: Api) -> None:
+    server.answers[f"POST {POD}/eviction"] = (500, refusal(500, "InternalError", "two budgets select this pod"))
+    with pytest.raises(ApiError, match="two budgets"):
+        api.evict("web", "lab")
+
+
+@pytest.mark.parametrize(
+    ("patch", "content"),
+    [
+        ({"spec": {"replicas": 1}}, "application/merge-patch+json"),
+        ([{"op": "remove", "path": "/spec/x"}], "application/json-patch+json"),
+    ],
+)
+def test_a_patch_is_sent_as_what_it_is(server: Server, api: Api, patch: Any, content: str) -> None:
+    server.answers[f"PATCH {POD}/status"] = (200, {})
+    api.patch("Pod", "web", "lab", patch, subresource="status")
+    assert server.seen[0]["headers"]["Content-Type"] == content
+    assert server.seen[0]["body"] == patch
+
+
+@pytest.mark.parametrize("own", ["", "other"])
+def test_applying_is_strict_and_goes_to_the_objects_own_namespace(server: Server, api: Api, own: str) -> None:
+    path = f"/apis/apps/v1/namespaces/{own or 'lab'}/deployments/web"
+    server.answers[f"PATCH {path}"] = (200, {"metadata": {"uid": "u"}})
+    item = {"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "web"}}
+    if own:
+        item["metadata"]["namespace"] = own  # type: ignore[index]
+    assert api.apply(item, "lab") == {"metadata": {"uid": "u"}}
+    api.apply(item, "lab", dry_run=True)
+    first, second = server.seen
+    assert first["headers"]["Content-Type"] == "application/apply-patch+yaml"
+    assert first["query"] == {"fieldManager": "kailab", "force": "true", "fieldValidation": "Strict"}
+    assert second["query"] == {**first["query"], "dryRun": "All"}
+    assert first["body"] == item
+
+
+def test_creating_posts_to_the_list(server: Server, api: Api) -> None:
+    server.answers[f"POST {PODS}"] = (201, {"metadata": {"name": "web-x"}})
+    item = {"kind": "Pod", "apiVersion": "v1", "metadata": {"generateName": "web-"}}
+    assert api.create(item, "lab") == {"metadata": {"name": "web-x"}}
+
+
+def test_logs_are_text_and_their_absence_an_error(server: Server, api: Api) -> None:
+    server.answers[f"GET {POD}/log"] = (200, "line one\nline two\n")
+    assert api.logs("web", "lab", container="c", tail=2, previous=True) == "line one\nline two\n"
+    assert server.seen[0]["query"] == {"tailLines": "2", "limitBytes": "65536", "container": "c", "previous": "true"}
+    server.answers[f"GET {POD}/log"] = (400, refusal(400, "BadRequest", "container c is waiting to start"))
+    with pytest.raises(ApiError, match="waiting to start"):
+        api.logs("web", "lab", container="c")
+
+
+def test_a_pods_port_is_reached_through_the_server(server: Server, api: Api) -> None:
+    server.answers[f"POST {PODS}/web:8080/proxy/run/it"] = (200, {"ok": True})
+    answer = api.proxy("POST", "web", "lab", 8080, "/run/it?fast=1", {"a": 1}, headers={"X-Token": "t"})
+    assert answer == {"ok": True}
+    assert server.seen[0]["query"] == {"fast": "1"}
+    assert server.seen[0]["headers"]["X-Token"] == "t"
+    assert server.seen[0]["headers"]["Authorization"] == "Bearer secret"
+
+
+@pytest.mark.parametrize("call", [lambda api: api.get("Pod", "web", "lab"), lambda api: api.delete("Pod", "web")])
+def test_when_nothing_listens_the_cluster_is_unreachable(call: Callable[[Api], Any]) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        api = api_at(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        started = time.monotonic()
+        with pytest.raises(Unreachable, match="does not answer") as caught:
+            call(api)
+        api.close()
+    assert time.monotonic() - started < 2
+    assert "refused" in caught.value.why
+    assert "kailab up" in caught.value.mend
+
+
+def test_a_server_that_keeps_silent_is_unreachable_in_time(server: Server, api: Api) -> None:
+    server.answers["GET /readyz"] = lambda handler: handler.server.over.wait(20) and None
+    started = time.monotonic()
+    with pytest.raises(Unreachable):
+        api.request("GET", "/readyz", timeout=0.2)
+    assert time.monotonic() - started < 2
+
+
+def hang_up(handler: Handler) -> None:
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize(("method", "times"), [("GET", 2), ("POST", 1), ("PATCH", 1), ("DELETE", 1)])
+def test_only_reading_is_repeated_when_a_connection_breaks(server: Server, api: Api, method: str, times: int) -> None:
+    server.answers[f"{method} {POD}"] = hang_up
+    with pytest.raises(Unreachable):
+        api.call(method, POD, None if method == "GET" else {})
+    assert len(server.seen) == times
+
+
+def test_a_connection_that_was_closed_meanwhile_does_not_matter_to_a_reader(server: Server, api: Api) -> None:
+    def once_then_well(handler: Handler) -> None:
+        if len(server.seen) == 1:
+            hang_up(handler)
+        else:
+            handler.send(200, b'{"metadata": {"name": "web"}}')
+
+    server.answers[f"GET {POD}"] = once_then_well
+    assert api.get("Pod", "web", "lab") == {"metadata": {"name": "web"}}
+
+
+def watched(api: Api, stop: threading.Event | None = None) -> Iterator[dict[str, Any]]:
+    return api.watch("Pod", "lab", "77", stop or threading.Event(), labelSelector="app=web")
+
+
+def test_a_watch_yields_events_however_they_are_cut(server: Server, api: Api) -> None:
+    def stream(handler: Handler) -> None:
+        handler.begin_stream()
+        text = event("ADDED", {"n": 1}) + event("MODIFIED", {"n": 2}) + event("DELETED", {"n": "ü"})
+        for cut in (text[:7], text[7:50], text[50:]):
+            handler.chunk(cut)
+            time.sleep(0.02)
+        handler.chunk(b"")
+
+    server.answers[f"GET {PODS}"] = stream
+    assert [(entry["type"], entry["object"]["n"]) for entry in watched(api)] == [
+        ("ADDED", 1), ("MODIFIED", 2), ("DELETED", "ü")]  # fmt: skip
+    query = server.seen[0]["query"]
+    assert (query["watch"], query["resourceVersion"], query["labelSelector"]) == ("1", "77", "app=web")
+
+
+def test_a_watch_from_too_long_ago_is_an_error_410_after_its_beginning(server: Server, api: Api) -> None:
+    def stream(handler: Handler) -> None:
+        handler.begin_stream()
+        handler.chunk(event("ADDED", {"n": 1}) + event("ERROR", refusal(410, "Expired", "too old resource version")))
+        handler.server.over.wait(20)
+
+    server.answers[f"GET {PODS}"] = stream
+    events = watched(api)
+    assert next(events)["object"] == {"n": 1}
+    with pytest.raises(ApiError, match="too old resource version") as caught:
+        next(events)
+    assert (caught.value.status, caught.value.reason) == (410, "Expired")
+
+
+def test_a_watch_from_too_long_ago_is_an_error_410_at_once(server: Server, api: Api) -> None:
+    server.answers[f"GET {PODS}"] = (410, refusal(410, "Expired", "too old resource version"))
+    with pytest.raises(ApiError, match="too old") as caught:
+        next(watched(api))
+    assert caught.value.status == 410
+
+
+def test_a_quiet_second_does_not_end_a_watch(server: Server, api: Api) -> None:
+    def stream(handler: Handler) -> None:
+        handler.begin_stream()
+        handler.chunk(event("ADDED", {"n": 1}))
+        time.sleep(1.2)
+        handler.chunk(event("ADDED", {"n": 2}))
+        handler.chunk(b"")
+
+    server.answers[f"GET {PODS}"] = stream
+    assert [entry["object"]["n"] for entry in watched(api)] == [1, 2]
+
+
+def test_a_watch_can_be_stopped_while_nothing_happens(server: Server, api: Api) -> None:
+    def stream(handler: Handler) -> None:
+        handler.begin_stream()
+        handler.chunk(event("ADDED", {"n": 1}))
+        handler.server.over.wait(20)
+
+    server.answers[f"GET {PODS}"] = stream
+    stop = threading.Event()
+    events = watched(api, stop)
+    next(events)
+    threading.Timer(0.1, stop.set).start()
+    started = time.monotonic()
+    assert list(events) == []
+    assert time.monotonic() - started < 3
+
+
+def test_a_watch_that_finds_nobody_is_unreachable() -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        api = api_at(f"http://127.0.0.1:{unused.getsockname()[1]}")
+        with pytest.raises(Unreachable):
+            next(watched(api))
+        api.close()
+
+
+KUBECONFIG = """
+apiVersion: v1
+kind: Config
+current-context: kind-x
+clusters: [{name: kind-x, cluster: {server: "https://127.0.0.1:1", certificate-authority-data: AUTHORITY}}]
+contexts: [{name: kind-x, context: {cluster: kind-x, user: kind-x}}]
+users: [{name: kind-x, user: {client-certificate-data: eA==, client-key-data: eA==}}]
+"""
+
+
+def test_without_a_kubeconfig_there_is_no_cluster_yet(tmp_path: Path) -> None:
+    with pytest.raises(KailabError, match="no course cluster here yet") as caught:
+        connect(tmp_path / "kubeconfig")
+    assert caught.value.mend == "kailab up"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param(KUBECONFIG, "", id="empty"),
+        pytest.param(KUBECONFIG, "just text", id="text"),
+        pytest.param("apiVersion", "\t}: {", id="no YAML"),
+        pytest.param("current-context: kind-x", "current-context: gone", id="no such context"),
+        pytest.param("user: kind-x", "user: gone", id="no such user"),
+        pytest.param("clusters:", "others:", id="no clusters"),
+        pytest.param(", client-key-data: eA==", "", id="no key"),
+        pytest.param("AUTHORITY", "A", id="no base64"),
+        pytest.param("AUTHORITY", "eA==", id="no certificate"),
+    ],
+)
+def test_a_damaged_kubeconfig_is_named_with_the_remedy(tmp_path: Path, old: str, new: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(KUBECONFIG.replace(old, new))
+    with pytest.raises(KailabError, match="not a usable kubeconfig") as caught:
+        connect(path)
+    assert str(path) in caught.value.what
+    assert caught.value.mend == "kailab up"

@@ -1,0 +1,128 @@
+"""Other programs are run with a deadline and a log, and their failures say what the program said."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from cluster.run import TAIL_LINES, CommandFailed, run, tail
+
+
+@pytest.fixture(params=["without a log", "with a log"])
+def log(request: pytest.FixtureRequest, tmp_path: Path) -> Path | None:
+    return tmp_path / "logs" / "step.log" if request.param == "with a log" else None
+
+
+def sh(script: str) -> list[str]:
+    return ["sh", "-c", script]
+
+
+def test_what_a_program_prints_is_returned(log: Path | None) -> None:
+    done = run(sh("echo one; echo two"), log=log)
+    assert (done.returncode, done.stdout) == (0, "one\ntwo\n")
+
+
+def test_complaints_stay_apart_from_the_answer() -> None:
+    done = run(sh("echo answer; echo complaint >&2"))
+    assert (done.stdout, done.stderr) == ("answer\n", "complaint\n")
+
+
+def test_a_text_reaches_the_programs_input(log: Path | None) -> None:
+    assert run(["cat"], stdin="größe\n", log=log).stdout == "größe\n"
+
+
+def test_a_file_reaches_the_programs_input(log: Path | None, tmp_path: Path) -> None:
+    (tmp_path / "input").write_bytes(b"from a file")
+    with (tmp_path / "input").open("rb") as stream:
+        assert run(["cat"], stdin=stream, log=log).stdout == "from a file"
+
+
+def test_without_input_a_program_that_reads_does_not_hang(log: Path | None) -> None:
+    assert run(["cat"], log=log, timeout=5).stdout == ""
+
+
+def test_environment_is_added_to_ours(log: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KAILAB_TEST_OURS", "ours")
+    done = run(sh("echo $KAILAB_TEST_OURS $THEIRS"), env={"THEIRS": "theirs"}, log=log)
+    assert done.stdout == "ours theirs\n"
+
+
+def test_a_program_runs_where_it_is_told_to(log: Path | None, tmp_path: Path) -> None:
+    assert run(["pwd"], cwd=tmp_path, log=log).stdout.strip() == str(tmp_path.resolve())
+
+
+def test_bytes_that_are_no_text_are_no_error(log: Path | None) -> None:
+    assert run(["printf", r"a\377b"], log=log).stdout == "a\ufffdb"
+
+
+def test_a_non_zero_end_tells_status_and_last_words(log: Path | None) -> None:
+    with pytest.raises(CommandFailed, match=r"`sh -c .*` failed with status 3") as caught:
+        run(sh("echo to stdout; echo to stderr >&2; exit 3"), log=log)
+    assert caught.value.why == "to stdout\nto stderr"
+    assert caught.value.output == "to stdout\nto stderr\n"
+    assert caught.value.command[0] == "sh"
+
+
+def test_a_non_zero_end_may_be_an_answer(log: Path | None) -> None:
+    assert run(sh("echo no; exit 1"), check=False, log=log).returncode == 1
+
+
+def test_a_long_command_is_shown_by_its_beginning() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run(["false", *map(str, range(100))])
+    assert "`false 0 1 2 3 4`" in caught.value.what
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_a_missing_program_is_named(log: Path | None, check: bool) -> None:
+    with pytest.raises(CommandFailed, match=r"kailab-no-such-program.*not installed"):
+        run(["kailab-no-such-program", "--version"], log=log, check=check)
+
+
+def test_a_program_that_takes_too_long_is_ended(log: Path | None) -> None:
+    started = time.monotonic()
+    with pytest.raises(CommandFailed, match="did not finish within"):
+        run(["sleep", "30"], timeout=0.2, log=log)
+    assert time.monotonic() - started < 5
+
+
+def test_what_a_program_said_before_its_time_was_up_is_told(log: Path | None) -> None:
+    with pytest.raises(CommandFailed, match="did not finish within") as caught:
+        run(sh("echo waiting for the network; exec sleep 30"), timeout=0.4, log=log)
+    assert caught.value.why == "waiting for the network"
+
+
+def test_a_log_is_appended_to_with_the_commands_in_it(tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "step.log"
+    run(sh("echo one; echo grumble >&2"), log=log)
+    assert run(["echo", "two"], log=log).stdout == "two\n"
+    with pytest.raises(CommandFailed):
+        run(["cat", "/no/such/file"], log=log)
+    written = log.read_text()
+    assert written.startswith(
+        "$ sh -c echo one; echo grumble >&2\none\ngrumble\n$ echo two\ntwo\n$ cat /no/such/file\n"
+    )
+    assert "No such file" in written
+
+
+def test_a_failure_quotes_its_own_program_not_an_earlier_one(tmp_path: Path) -> None:
+    log = tmp_path / "step.log"
+    run(["echo", "all is well"], log=log)
+    with pytest.raises(CommandFailed) as caught:
+        run(sh("echo it broke; exit 1"), log=log)
+    assert caught.value.why == "it broke"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("", ""),
+        ("one", "one"),
+        ("one\n\n  \ntwo\n\n", "one\ntwo"),
+        ("\n".join(map(str, range(100))), "\n".join(map(str, range(100 - TAIL_LINES, 100)))),
+    ],
+)
+def test_the_tail_is_the_last_lines_that_say_something(text: str, kept: str) -> None:
+    assert tail(text) == kept

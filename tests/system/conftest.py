@@ -1,0 +1,120 @@
+"""Tests on the real course cluster: `kailab up` first, then what they make goes away again."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from cluster import engine as engines
+from cluster.api import Api, ApiError, Object, connect
+from cluster.engine import Engine
+from cluster.workspace import Workspace
+
+
+@pytest.fixture(scope="session")
+def workspace() -> Workspace:
+    return Workspace.here()
+
+
+@pytest.fixture(scope="session")
+def api(workspace: Workspace) -> Iterator[Api]:
+    with contextlib.closing(connect(workspace.kubeconfig)) as connected:
+        yield connected
+
+
+@pytest.fixture(scope="session")
+def engine() -> Engine:
+    found = engines.find()
+    assert found is not None, "no container engine answers"
+    return found
+
+
+@pytest.fixture
+def namespace(api: Api) -> Iterator[str]:
+    """A namespace of the test's own, gone afterwards."""
+    name = f"kailab-test-{secrets.token_hex(3)}"
+    api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    yield name
+    api.delete("Namespace", name)
+
+
+@pytest.fixture
+def home(tmp_path: Path, workspace: Workspace) -> Path:
+    """A student's state folder of the test's own, on the same cluster."""
+    state = tmp_path / ".kailab"
+    state.mkdir()
+    for name in ("kubeconfig", "prober-token", "cluster.json"):
+        shutil.copy(workspace.state / name, state / name)
+    return state
+
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], seconds: float = 60) -> T:
+    """The first result of `look` that is neither false nor an AssertionError or ApiError."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            found = look()
+            if found or time.monotonic() > deadline:
+                assert found
+                return found
+        except (AssertionError, ApiError):
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
+
+
+def pod(name: str, program: str, *, node: str = "", claim: str = "", **labels: str) -> Object:
+    """A pod that runs a Python program in the course's own image, with the claim mounted at /data."""
+    spec: Object = {
+        "terminationGracePeriodSeconds": 1, "restartPolicy": "Never",
+        "tolerations": [{"operator": "Exists"}], "nodeSelector": {"kubernetes.io/hostname": node} if node else {},
+        "containers": [{"name": "main", "image": "ai-app:v1", "command": ["python3", "-c", program]}],
+    }  # fmt: skip
+    if claim:
+        spec["volumes"] = [{"name": "data", "persistentVolumeClaim": {"claimName": claim}}]
+        spec["containers"][0]["volumeMounts"] = [{"name": "data", "mountPath": "/data"}]
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def claim(name: str, mode: str, storage_class: str = "") -> Object:
+    spec: Object = {"accessModes": [mode], "resources": {"requests": {"storage": "16Mi"}}}
+    if storage_class:
+        spec["storageClassName"] = storage_class
+    return {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": spec}
+
+
+def run_to_end(api: Api, namespace: str, item: Object) -> str:
+    """Create a pod, wait for its end, and return its log. Fails when it fails."""
+    name = item["metadata"]["name"]
+    api.create(item, namespace)
+
+    def ended() -> str:
+        found = api.get("Pod", name, namespace)
+        assert found is not None
+        phase = str(found.get("status", {}).get("phase"))
+        return phase if phase in ("Succeeded", "Failed") else ""
+
+    phase, log = eventually(ended), api.logs(name, namespace)
+    assert phase == "Succeeded", log
+    return log
+
+
+def kailab(*args: str, seconds: float = 300, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a student would."""
+    return subprocess.run(
+        [sys.executable, "-m", "labs.cli", *args], capture_output=True, text=True, timeout=seconds,
+        env={**os.environ, **env}, check=False,
+    )  # fmt: skip

@@ -1,0 +1,19 @@
+"""Every lab's author gate: the longest and most telling test of all."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from cluster.workspace import Workspace
+from labs.catalog import LabFolder, all_labs
+from labs.gate import run_gate
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: f"lab-{lab.number}")
+def test_the_author_gate_holds(lab: LabFolder, workspace: Workspace) -> None:
+    console = Console(width=160)
+    console.print()
+    assert run_gate(workspace, lab, console), f"see above, or run: kailab gate {lab.number}"

@@ -1,0 +1,122 @@
+"""What must not break the course: stopped nodes, other clusters, two bring-ups, Ctrl-C, an API server that is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.api import Api
+from cluster.engine import Engine
+from cluster.topology import NODES, container_name
+from cluster.workspace import Workspace
+from labs.catalog import facts, fill_in, lab_numbered
+from tests.system.conftest import eventually, kailab
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.fixture
+def solved_lab_6(api: Api, home: Path) -> Iterator[Path]:
+    """Lab 6 started and solved in `home`; finished afterwards."""
+    lab = lab_numbered(6)
+    assert kailab("start", "6", KAILAB_HOME=str(home)).returncode == 0
+    for item in lab.manifests("solution"):
+        api.apply(fill_in(item, facts(lab.namespace)), lab.namespace)
+    yield home
+    assert kailab("finish", "6", KAILAB_HOME=str(home)).returncode == 0
+
+
+def test_a_stopped_node_is_noticed_and_repaired(engine: Engine, workspace: Workspace) -> None:
+    node = container_name(workspace.cluster_name, next(node for node in NODES if node.name == "gpu-b"))
+    engine.run("stop", "--time", "1", node)
+    noticed = kailab("status")
+    assert noticed.returncode == 2
+    assert "gpu-b" in noticed.stdout
+    assert "kailab up" in noticed.stdout
+    repaired = kailab("up")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    assert kailab("status").returncode == 0
+
+
+def test_two_bring_ups_at_once_both_end_well() -> None:
+    command = [sys.executable, "-m", "labs.cli", "up"]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 0, output
+
+
+def test_a_cluster_that_is_not_ours_is_left_alone(home: Path) -> None:
+    (home / "cluster.json").write_text(json.dumps({"uid": "another"}))
+    refused = kailab("start", "1", KAILAB_HOME=str(home))
+    assert refused.returncode == 2
+    assert "nothing was touched" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_users_own_kubeconfig_is_never_touched(tmp_path: Path) -> None:
+    own = tmp_path / "config"
+    own.write_text("apiVersion: v1\nkind: Config\ncurrent-context: production\n")
+    before = own.read_bytes(), own.stat().st_mtime_ns
+    assert (
+        kailab("up", KUBECONFIG=str(own), HOME=str(tmp_path), KAILAB_CACHE=str(Workspace.here().cache)).returncode == 0
+    )
+    assert (own.read_bytes(), own.stat().st_mtime_ns) == before
+    assert not (tmp_path / ".kube").exists()
+
+
+def test_ctrl_c_in_the_middle_of_a_drain_puts_the_node_back(api: Api, solved_lab_6: Path) -> None:
+    check = _check(solved_lab_6, "--task", "drain")
+    eventually(lambda: _cordoned(api), seconds=60)
+    check.send_signal(signal.SIGINT)
+    _, said = check.communicate(timeout=60)
+    assert check.returncode == 130, said
+    assert "nothing is lost" in said
+    assert not _cordoned(api)
+
+
+def test_a_killed_check_is_put_right_by_the_next_command(api: Api, solved_lab_6: Path) -> None:
+    check = _check(solved_lab_6, "--task", "drain")
+    eventually(lambda: _cordoned(api), seconds=60)
+    check.kill()
+    check.communicate()
+    assert _cordoned(api)
+    kailab("check", "6", "--quick", KAILAB_HOME=str(solved_lab_6))
+    assert not _cordoned(api)
+
+
+def test_an_api_server_that_goes_away_costs_no_point(engine: Engine, workspace: Workspace, solved_lab_6: Path) -> None:
+    _check(solved_lab_6, "--task", "run").communicate(timeout=120)  # until the solution is up
+    node = container_name(workspace.cluster_name, NODES[0])
+    check = _check(solved_lab_6, "--json", "--task", "run")
+    time.sleep(0.4)  # somewhere in the middle; wherever it is, no wrong verdict may come of it
+    engine.run("pause", node)
+    try:
+        output, said = check.communicate(timeout=120)
+    finally:
+        engine.run("unpause", node)
+    assert check.returncode in (1, 2), said
+    assert "Traceback" not in said
+    if output:
+        outcomes = {check["outcome"] for check in json.loads(output)["checks"] if check["task"] == "run"}
+        assert outcomes <= {"pass", "error", "skipped"}, output
+    eventually(lambda: kailab("status").returncode == 0, seconds=120)
+
+
+def _check(home: Path, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "labs.cli", "check", "6", *args], env={**os.environ, "KAILAB_HOME": str(home)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _cordoned(api: Api) -> list[str]:
+    return [node["metadata"]["name"] for node in api.list("Node")[0] if node["spec"].get("unschedulable")]
