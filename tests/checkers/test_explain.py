@@ -39,9 +39,10 @@ def running(*containers: dict[str, Any]) -> dict[str, Any]:
     return {"phase": "Running", "conditions": [SCHEDULED], "containerStatuses": list(containers)}
 
 
-def event(reason: str, message: str, *, kind: str = "Warning", uid: str = "u1", field: str = "") -> dict[str, Any]:
-    about = {"uid": uid, **({"fieldPath": field} if field else {})}
-    return {"type": kind, "reason": reason, "message": message, "involvedObject": about}
+def event(reason: str, message: str, *, kind: str = "Warning", uid: str = "u1", about: str = "") -> dict[str, Any]:
+    """`about` is the container that it is about."""
+    involved = {"uid": uid, **({"fieldPath": f"spec.containers{{{about}}}"} if about else {})}
+    return {"type": kind, "reason": reason, "message": message, "involvedObject": involved}
 
 
 def node(name: str = "worker", images: tuple[str, ...] = (), **spec: Any) -> dict[str, Any]:
@@ -203,7 +204,7 @@ def probing(**probes: Any) -> list[dict[str, Any]]:
 )
 def test_a_failing_readiness_probe_tells_what_it_asks_and_what_came(probe: dict[str, Any], asked: str) -> None:
     status = running(container(state=RUNNING))
-    told = event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404")
+    told = event("Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404", about="api")
     probe = {**probe, "periodSeconds": 7}
     reason = only(Facts(pod(status, containers=probing(readinessProbe=probe)), events=(told,)))
     assert "readiness probe fails" in reason.what
@@ -215,7 +216,7 @@ def test_a_failing_readiness_probe_tells_what_it_asks_and_what_came(probe: dict[
 @pytest.mark.parametrize(("kind", "word"), [("livenessProbe", "Liveness"), ("startupProbe", "Startup")])
 def test_a_failing_liveness_or_startup_probe_is_called_so(kind: str, word: str) -> None:
     spec = probing(**{kind: {"tcpSocket": {"port": 1}}, "readinessProbe": {"tcpSocket": {"port": 2}}})
-    told = event("Unhealthy", f"{word} probe failed: connection refused")
+    told = event("Unhealthy", f"{word} probe failed: connection refused", about="api")
     reason = only(Facts(pod(running(container(state=RUNNING)), containers=spec), events=(told,)))
     assert f"{word.lower()} probe fails" in reason.what
     assert "port 1" in reason.details[0]
@@ -230,7 +231,7 @@ def test_a_container_that_is_not_ready_yet_is_told_without_an_event_too() -> Non
 
 def test_a_container_that_liveness_killed_is_not_blamed_on_the_program() -> None:
     killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
-    told = event("Killing", "Container api failed liveness probe, will be restarted", kind="Normal")
+    told = event("Killing", "Container api failed liveness probe, will be restarted", kind="Normal", about="api")
     reason = only(Facts(pod(running(killed)), events=(told,)))
     assert "liveness probe failed" in reason.what
     assert "SIGKILL" not in reason.what
@@ -239,8 +240,7 @@ def test_a_container_that_liveness_killed_is_not_blamed_on_the_program() -> None
 def test_the_liveness_of_one_container_does_not_explain_the_end_of_another() -> None:
     crashed = container(restartCount=3, lastState=ended(1), **waiting("CrashLoopBackOff"))
     beside = container("side", ready=True, state=RUNNING)
-    told = event("Killing", "Container side failed liveness probe, will be restarted", kind="Normal",
-                 field="spec.containers{side}")  # fmt: skip
+    told = event("Killing", "Container side failed liveness probe, will be restarted", kind="Normal", about="side")
     reason = only(Facts(pod(running(crashed, beside)), events=(told,)))
     assert "liveness" not in text(reason)
 
@@ -251,7 +251,7 @@ def test_the_probe_of_one_container_is_not_shown_for_another() -> None:
         {"name": "side", "readinessProbe": {"tcpSocket": {"port": 2}}},
     ]
     status = running(container(state=RUNNING), container("side", ready=True, state=RUNNING))
-    told = event("Unhealthy", "Readiness probe failed: side was slow", field="spec.containers{side}")
+    told = event("Unhealthy", "Readiness probe failed: side was slow", about="side")
     reason = only(Facts(pod(status, containers=spec), events=(told,)))
     assert "Container api" in reason.what
     assert "side was slow" not in text(reason)
