@@ -25,8 +25,8 @@ def exec_in_pod(
                 stdout=True, tty=False, _preload_content=False, **options,
             )  # fmt: skip
             channel.run_forever(timeout=timeout)
+            code = channel.returncode  # before read_all, which forgets the channel that tells it
             output = channel.read_all()
-            code = channel.returncode
             channel.close()
     except ApiException as refused:
         raise CannotTell(f"could not run {command[0]!r} in pod {pod}: {refused.reason or refused}") from None

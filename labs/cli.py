@@ -276,14 +276,14 @@ def gate(
 
 @app.command()
 def env() -> None:
-    """Shell lines that make `kubectl` talk to the course cluster: eval "$(kailab env)"."""
+    """Shell lines that put `kubectl`, set to the course cluster, and `kailab` on PATH: eval "$(kailab env)"."""
     from cluster.tools import find_kubectl
 
     workspace = Workspace.here()
     print(f"export KUBECONFIG='{workspace.kubeconfig}'")
-    kubectl = find_kubectl(workspace)
-    if kubectl is not None:
-        print(f'export PATH="{kubectl.parent}:$PATH"')
+    programs = (find_kubectl(workspace), Path(sys.executable))
+    folders = dict.fromkeys(str(program.parent) for program in programs if program is not None)
+    print(f'export PATH="{":".join(folders)}:$PATH"')
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},

@@ -128,10 +128,7 @@ def answers(lab: Lab) -> None:
 def heal(lab: Lab) -> None:
     """After one pod is deleted there are as many ready pods as before, in time."""
     deployment = lab.object("Deployment", lab.names["deployment"])
-    victim = min(
-        (pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)),
-        key=lambda pod: str(pod["metadata"]["name"]),
-    )
+    victim = min(_some_ready(lab, deployment), key=lambda pod: str(pod["metadata"]["name"]))
     name, uid = victim["metadata"]["name"], victim["metadata"]["uid"]
     started = lab.now()
     lab.act(f"delete pod {name}", lambda api: api.delete("Pod", name, lab.namespace))
@@ -206,7 +203,7 @@ def drain(lab: Lab) -> None:
     """A node is drained: enough pods stay ready all the time, and in the end all run on other nodes."""
     deployment = lab.object("Deployment", lab.names["deployment"])
     keep, lowest = lab.names["min_available"], [len(_ready_pods(lab, deployment))]
-    by_node = Counter(pod["spec"]["nodeName"] for pod in _ready_pods(lab, deployment))
+    by_node = Counter(pod["spec"]["nodeName"] for pod in _some_ready(lab, deployment))
     node = max(sorted(by_node), key=lambda name: by_node[name])
     lab.cordon(node)
     leaving = [pod["metadata"]["name"] for pod in lab.pods_of(deployment) if pod["spec"].get("nodeName") == node]
@@ -335,6 +332,14 @@ def _has_started(pod: Object) -> bool:
 
 def _ready_pods(lab: Lab, deployment: Object) -> list[Object]:
     return [pod for pod in lab.pods_of(deployment) if workloads.is_ready(pod)]
+
+
+def _some_ready(lab: Lab, deployment: Object) -> list[Object]:
+    """The ready pods. Raises Fail when none is left: something took them away since the earlier checks."""
+    found = _ready_pods(lab, deployment)
+    if not found:
+        raise Fail("no pod of it is ready any more", about=deployment, hint="not-ready")
+    return found
 
 
 def _eviction(name: str, namespace: str) -> Any:
