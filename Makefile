@@ -7,6 +7,7 @@ LABS := $(patsubst labs/%/lab.yaml,%,$(wildcard labs/[0-9][0-9]_*/lab.yaml))
 NUMBERS := $(foreach lab,$(LABS),$(shell expr $(firstword $(subst _, ,$(lab))) + 0))
 
 .PHONY: help setup up down test lint unit cluster-test bench distclean
+.DELETE_ON_ERROR:
 help:
 	@echo "make lab-N      set up what is missing, start lab N, check it   (N: $(NUMBERS))"
 	@echo "make test       lint, unit tests, every lab's author gate on the real cluster"
@@ -38,15 +39,17 @@ lint: setup
 	$(BIN)/lint-imports
 
 unit: setup
-	$(BIN)/pytest -q -m "not cluster"
+	$(BIN)/pytest -q
 
 cluster-test: setup
 	$(KAILAB) up
 	$(BIN)/pytest -v -m cluster --durations=15
 
+# Always on the images built here, whatever a registry may offer: that way is the harder one.
+test: export KAILAB_IMAGES = offline
 test: lint
 	$(KAILAB) up
-	$(BIN)/pytest -v --durations=15
+	$(BIN)/pytest -v -m "" --durations=15
 
 bench: setup
 	$(KAILAB) up

@@ -38,7 +38,8 @@ class Setting:
     given: Mapping[str, str] = field(default_factory=dict)
     task: str = ""
     quick: bool = False  # one look a check and no triggers, for whoever looks again soon
-    throwaway: bool = False  # the namespace is deleted afterwards: only nodes need to be put back
+    leave_out: frozenset[str] = frozenset()  # checks not to run at all
+    throwaway: bool = False  # the namespace is deleted afterwards: what the last trigger disturbed may stay so
 
 
 class Run:
@@ -55,6 +56,7 @@ class Run:
         self._results: dict[str, CheckResult] = {}
         self._finished = {spec.id: threading.Event() for spec in lab.checks}
         self._cancelled = threading.Event()
+        self._is_last = False  # whether the last trigger is running
         self._end = time.monotonic() + lab.seconds
         self._lock = threading.Lock()
 
@@ -67,7 +69,9 @@ class Run:
         wanted, triggers, safeguards = self._sorted()
         try:
             self._all_at_once(wanted)
-            for spec in sorted(triggers, key=lambda spec: self._checks[spec.id].turn):
+            triggers.sort(key=lambda spec: self._checks[spec.id].turn)
+            for spec in triggers:
+                self._is_last = spec is triggers[-1]
                 self._one(spec)
             if triggers and self._sources and safeguards:
                 self._sources.observation.refresh()
@@ -91,6 +95,8 @@ class Run:
             check = self._checks[spec.id]
             if self._setting.task and spec.task != self._setting.task and not self._is_needed(spec.id):
                 self._finish(self._result(spec, Outcome.SKIPPED, observed="another task was asked for"))
+            elif spec.id in self._setting.leave_out:
+                self._finish(self._result(spec, Outcome.SKIPPED, observed="left out"))
             elif check.safeguard:
                 safeguards.append(spec)
             elif check.timing is not Timing.TRIGGER:
@@ -205,7 +211,7 @@ class Run:
         )
         with turn:
             lab.look_again()
-            if not self._setting.throwaway:
+            if not (self._setting.throwaway and self._is_last):
                 restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
             lab.restorer = restorer
             try:

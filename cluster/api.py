@@ -184,6 +184,13 @@ class Api:
             raise
         return True
 
+    def delete_all(self, kind: str | Kind, namespace: str, *, grace: int | None = None) -> None:
+        """Delete every object of a kind in a namespace; `grace` as in `delete`."""
+        options: Object = {"propagationPolicy": "Background"}
+        if grace is not None:
+            options["gracePeriodSeconds"] = grace
+        self.call("DELETE", kind_named(kind).path(namespace), options)
+
     def evict(self, pod: str, namespace: str) -> bool:
         """Ask for an eviction as a drain does; False when a disruption budget says not now (429)."""
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}

@@ -164,7 +164,7 @@ class Bringup:
         shared = self._workspace.state / "shared"
         shared.mkdir(parents=True, exist_ok=True)
         shared.chmod(0o777)  # pods of any user write there, as to a file server
-        config = kindconfig.config(self._name, self._node_images, shared, _machine(self.engine))
+        config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
         Identity.begin(self._workspace)
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -303,7 +303,7 @@ def _apply_when_known(api: Api, item: dict[str, Any]) -> None:
             time.sleep(0.2)
 
 
-def _machine(engine: Engine) -> kindconfig.Machine:
+def machine_of(engine: Engine) -> kindconfig.Machine:
     field = "{{.NCPU}} {{.MemTotal}}" if engine.program == "docker" else "{{.Host.CPUs}} {{.Host.MemTotal}}"
     cores, memory = engine.run("info", "--format", field).stdout.split()
     return kindconfig.Machine(int(cores), int(memory) // 2**20)

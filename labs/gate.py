@@ -20,12 +20,14 @@ from rich.console import Console
 from rich.text import Text
 
 from checkers.results import Outcome, Report
+from cluster.api import Object
 from cluster.errors import KailabError
 from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
 from labs import lifecycle
 from labs.catalog import LabFolder, facts, fill_in
+from labs.lanes import Lane, blind, lanes
 from labs.lifecycle import Course
 from labs.mutants import Submission, expected_points, expected_skips, submissions
 from labs.regrading import replay
@@ -44,17 +46,20 @@ class Gate:
     problems: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
+    closing: ThreadPoolExecutor = field(init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def part(self, name: str) -> Iterator[Callable[[str], None]]:
-        """Time a part; the yielded function reports a problem in it."""
+    def part(self, name: str, *, quietly: bool = False) -> Iterator[Callable[[str], None]]:
+        """Time a part; the yielded function reports a problem in it. A quiet one is shown only if it has one."""
         found: list[str] = []
         started = time.monotonic()
         try:
             yield found.append
         except KailabError as failed:
             found.append(str(failed))
+        if quietly and not found:
+            return
         with self._lock:
             self.seconds[name] = time.monotonic() - started
             self.problems += [f"{name}: {problem}" for problem in found]
@@ -94,10 +99,10 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
         before = snapshot(course.api)
         console.print(Text(f"Author gate of lab {lab.number}, {lab.title}", style="bold"))
         wanted = [item for item in submissions(lab) if only in item.name]
-        with ThreadPoolExecutor(jobs) as pool:
-            parts = [pool.submit(_try, gate, number, item) for number, item in enumerate(wanted)]
-            if not only:
-                parts.append(pool.submit(_life, gate))
+        with ThreadPoolExecutor(len(wanted) + 1) as gate.closing, ThreadPoolExecutor(jobs) as pool:
+            parts = [] if only else [pool.submit(_life, gate)]
+            split = lanes(lab.manifests("solution"), lab.manifests("given"), wanted)
+            parts += [pool.submit(_try_lane, gate, number, lane) for number, lane in enumerate(split)]
             for part in parts:
                 part.result()
         with gate.part("nothing is left on the cluster") as problem:
@@ -123,29 +128,62 @@ def _left(before: dict[str, str], course: Course) -> list[str]:
         time.sleep(0.5)
 
 
-def _try(gate: Gate, number: int, item: Submission) -> None:
-    """One submission in a namespace of its own."""
+def _try_lane(gate: Gate, number: int, lane: Lane) -> None:
+    """A lane's submissions in a namespace of their own."""
     lab, course = gate.lab, gate.course
     namespace = f"{lab.namespace}-gate-{number}"
-    with gate.part(item.name) as problem:
-        given = lifecycle.open_namespace(course, lab, namespace)
-        try:
-            refused = gate.apply(item.objects, namespace)
-            if refused:
-                problem(f"kubectl refused it: {refused.strip()[:300]}")
-            checked = lifecycle.check(
-                course, lab, namespace=namespace, given=given, keep_evidence=False, throwaway=True
-            )
-            _compare(gate, item, checked.report, problem)
-            again = replay(lab, checked.document)
-            if [check.outcome for check in again.checks] != [check.outcome for check in checked.report.checks]:
-                problem(f"regrading its evidence gives {_outcomes(again)}")
-        finally:
-            lifecycle.close_namespace(course, namespace)
+    given = lifecycle.open_namespace(course, lab, namespace)
+    solution = lab.manifests("solution")
+    try:
+        for item in lane.submissions:
+            if lane.shared:
+                _make_so(gate, namespace, solution, item.objects)
+            with gate.part(item.name) as problem:
+                _try(gate, item, namespace, given, problem, last=not lane.shared)
+    finally:
+        # Mostly waiting, so the next lane can begin meanwhile.
+        gate.closing.submit(_close, gate, namespace)
 
 
-def _compare(gate: Gate, item: Submission, report: Report, problem: Callable[[str], None]) -> None:
-    gate.scores[item.name] = report.points
+def _close(gate: Gate, namespace: str) -> None:
+    with gate.part(f"{namespace} is gone", quietly=True):
+        lifecycle.close_namespace(gate.course, namespace)
+
+
+def _make_so(gate: Gate, namespace: str, solution: list[Object], wanted: tuple[Object, ...]) -> None:
+    """On from whatever submission was there before: the solution, less what the next one lacks."""
+    gate.apply(solution, namespace)
+    names = {(item["kind"], item["metadata"]["name"]) for item in wanted}
+    for item in solution:
+        if (item["kind"], item["metadata"]["name"]) not in names:
+            gate.course.api.delete(item["kind"], item["metadata"]["name"], namespace)
+
+
+def _try(
+    gate: Gate, item: Submission, namespace: str, given: dict[str, str], problem: Callable[[str], None], *, last: bool
+) -> None:
+    lab, course = gate.lab, gate.course
+    refused = gate.apply(item.objects, namespace)
+    if refused:
+        problem(f"kubectl refused it: {refused.strip()[:300]}")
+    left_out = frozenset[str]() if last else blind(lab.checks, item, lab.manifests("solution"))
+    checked = lifecycle.check(
+        course, lab, namespace=namespace, given=given, keep_evidence=False, throwaway=last, leave_out=left_out
+    )
+    _compare(gate, item, checked.report, left_out, problem)
+    again = replay(lab, checked.document)
+    if [check.outcome for check in again.checks] != [check.outcome for check in checked.report.checks]:
+        problem(f"regrading its evidence gives {_outcomes(again)}")
+    if not last:
+        there = {(entry["kind"], entry["metadata"]["name"]) for entry in lab.manifests("solution")}
+        for entry in item.objects:
+            if (entry["kind"], entry["metadata"]["name"]) not in there:
+                course.api.delete(entry["kind"], entry["metadata"]["name"], namespace)
+
+
+def _compare(
+    gate: Gate, item: Submission, report: Report, left_out: frozenset[str], problem: Callable[[str], None]
+) -> None:
     failed = frozenset(check.id for check in report.checks if check.outcome is Outcome.FAIL)
     skipped = frozenset(check.id for check in report.checks if check.outcome is Outcome.SKIPPED)
     for check in report.checks:
@@ -155,12 +193,14 @@ def _compare(gate: Gate, item: Submission, report: Report, problem: Callable[[st
             problem(f"{check.id} fails but must not: {check.observed} {list(check.evidence)[:3]}")
     for name in sorted(item.fails - failed):
         problem(f"{name} must fail but does not ({item.reason})")
-    wanted = expected_skips(gate.lab, item.fails)
-    if not report.errors and skipped != wanted and failed == item.fails:
-        problem(f"skipped {sorted(skipped)} instead of {sorted(wanted)}")
-    points = expected_points(gate.lab.spec, item.fails | wanted) if item.points is None else item.points
-    if failed == item.fails and report.points != points:
-        problem(f"earns {report.points:g} points instead of {points:g}")
+    blocked = expected_skips(gate.lab, item.fails)
+    if not report.errors and skipped != blocked | left_out and failed == item.fails:
+        problem(f"skipped {sorted(skipped)} instead of {sorted(blocked | left_out)}")
+    earned = report.points + sum(check.max_points for check in report.checks if check.id in left_out - blocked)
+    points = expected_points(gate.lab.spec, item.fails | blocked) if item.points is None else item.points
+    if failed == item.fails and earned != points:
+        problem(f"earns {earned:g} points instead of {points:g}")
+    gate.scores[item.name] = earned
 
 
 def _outcomes(report: Report) -> str:

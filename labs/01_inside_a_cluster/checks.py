@@ -167,7 +167,7 @@ def killed(lab: Lab) -> None:
 
 @checks.trigger("drift", reads=WORKLOAD, needs=("hello",), disturbs=("Deployment",), seconds=60)
 def drift(lab: Lab) -> None:
-    """The ReplicaSet is set to no pods behind the Deployment's back, and is put right again."""
+    """The ReplicaSet is scaled down behind the Deployment's back, and is put right again."""
     deployment = lab.object("Deployment", lab.names["deployment"])
     wanted = deployment["spec"].get("replicas", 1)
     owned = next((item for item in _replica_sets(lab, deployment) if item["spec"]["replicas"]), None)
@@ -175,11 +175,11 @@ def drift(lab: Lab) -> None:
         raise Fail("the Deployment has no ReplicaSet with pods", about=deployment)
     name = owned["metadata"]["name"]
 
-    def scale_to_none(api: Any) -> int:
-        changed = api.patch("ReplicaSet", name, lab.namespace, {"spec": {"replicas": 0}})
+    def take_one_away(api: Any) -> int:
+        changed = api.patch("ReplicaSet", name, lab.namespace, {"spec": {"replicas": wanted - 1}})
         return int(changed["metadata"]["generation"])
 
-    generation = lab.act(f"scale ReplicaSet {name} to 0", scale_to_none)
+    generation = lab.act(f"scale ReplicaSet {name} to {wanted - 1}", take_one_away)
 
     def restored() -> None:
         now = lab.find("ReplicaSet", name)

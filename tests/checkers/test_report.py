@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import unicodedata
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,7 @@ REPORT = Report(
             expected="Deployment ai-api has 3 updated and available pods and no older ones",
             observed="2 available, 3 updated, 3 in all",
             evidence=(
-                "pod ai-api-7c5ddbdf54-x2x5k, container api: CrashLoopBackOff: back-off 40s restarting failed container",
+                "pod ai-api-7c5ddbdf54-x2x5k, container api: CrashLoopBackOff: back-off 40s restarting container",
                 "event BackOff: Back-off restarting failed container api in pod ai-api-7c5ddbdf54-x2x5k_kailab-06",
                 "log of api: FileNotFoundError: [Errno 2] No such file or directory: '/models/digits.npz'",
             ),
@@ -76,7 +77,8 @@ def printed(report: Report, width: int = 80, **options: Any) -> str:
 @pytest.mark.parametrize("width", [80, 40])
 def test_the_report_looks_as_it_should(width: int) -> None:
     golden = GOLDEN / f"report-{width}.txt"
-    text = printed(REPORT, width, hints_left={"deploy": 2})
+    lines = printed(REPORT, width, hints_left={"deploy": 2}).splitlines()
+    text = "".join(f"{line.rstrip()}\n" for line in lines)
     if os.environ.get("KAILAB_REWRITE_GOLDEN"):
         golden.write_text(text, encoding="utf-8")
     assert text == golden.read_text(encoding="utf-8")
@@ -90,6 +92,12 @@ def test_the_command_to_look_with_is_never_wrapped_and_nothing_else_is_too_wide(
     assert [line for line in lines if len(line) > width and command not in line] == []
 
 
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_points_stand_at_the_right_edge(width: int) -> None:
+    lines = [line for line in printed(REPORT, width).splitlines() if re.search(r" [0-9.]+/[0-9.]+ *$", line)]
+    assert [len(line.rstrip()) for line in lines] == [width] * 4
+
+
 @pytest.mark.parametrize(
     ("hostile", "harmless"),
     [
@@ -99,7 +107,6 @@ def test_the_command_to_look_with_is_never_wrapped_and_nothing_else_is_too_wide(
         ("\x1b]0;title\x07x", "x"),
         ("\x1b]8;;http://evil\x1b\\link\x1b]8;;\x1b\\", "link"),
         ("\x1b]0;never ends", ""),
-        ("\x1bcx", "cx"),
         ("lone \x1b", "lone "),
         ("\x9b31mx", "31mx"),
         ("50%\r100%", "50%100%"),
@@ -113,21 +120,18 @@ def test_the_command_to_look_with_is_never_wrapped_and_nothing_else_is_too_wide(
     ],
 )
 def test_text_from_the_cluster_is_made_harmless(hostile: str, harmless: str) -> None:
-    if hostile == "\x1bcx":
-        assert "\x1b" not in plain(hostile)  # whether the letter after it goes too does not matter
-        return
     assert plain(hostile) == harmless
 
 
 @pytest.mark.parametrize("width", [80, 40])
 @pytest.mark.parametrize("field", ["expected", "observed", "evidence", "look_with"])
 def test_no_escape_sequence_reaches_the_terminal(field: str, width: int) -> None:
-    hostile = "\x1b[31m\x1b]0;title\x07\x9b2J\u202ea[bold]b[/bold] :warning: [/]\r"
+    hostile = "\x1bc\x1b[31m\x1b]0;title\x07\x9b2J\u202ea[bold]b[/bold] :warning: [/]\r"
     text = printed(failing(**{field: (hostile,) if field == "evidence" else hostile}), width)
     assert [
         character for character in text if unicodedata.category(character) in ("Cc", "Cf") and character != "\n"
     ] == []
-    assert "a[bold]b[/bold] :warning: [/]" in text  # and what looks like markup is only text
+    assert "a[bold]b[/bold]:warning:[/]" in "".join(text.split())  # and what looks like markup is only text
 
 
 def test_errors_and_skipped_checks_are_made_harmless_too() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import ssl
@@ -15,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cluster.api import Api, ApiError, Target, Unreachable, connect
+from cluster.api import Api, ApiError, Target, Unreachable, connect, target
 from cluster.errors import KailabError
 from cluster.kinds import Kind
 
@@ -41,7 +42,17 @@ class Handler(BaseHTTPRequestHandler):
             status, document = answer
             self.send(status, document.encode() if isinstance(document, str) else json.dumps(document).encode())
 
-    do_GET = do_POST = do_PATCH = do_DELETE = _serve
+    def do_GET(self) -> None:
+        self._serve()
+
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
 
     def send(self, status: int, body: bytes) -> None:
         self.send_response(status)
@@ -376,14 +387,27 @@ def test_a_watch_that_finds_nobody_is_unreachable() -> None:
         api.close()
 
 
+# Any certificate will do: nothing is connected to.
+AUTHORITY = """
+-----BEGIN CERTIFICATE-----
+MIIBLjCB4aADAgECAhRKD3zkQN7DExAvScBO6SnVhZUWLzAFBgMrZXAwDDEKMAgG
+A1UEAwwBdDAgFw0yNjExMjUwNTEwMTVaGA8yMTI2MTEwMTA1MTAxNVowDDEKMAgG
+A1UEAwwBdDAqMAUGAytlcAMhAHa7dR+u3vtUIn+3+QH20Ko9m/BjmHB1Vf3etnTG
+QFXWo1MwUTAdBgNVHQ4EFgQULZfYdDc/EQDLo7FfBqWbL+IX2HQwHwYDVR0jBBgw
+FoAULZfYdDc/EQDLo7FfBqWbL+IX2HQwDwYDVR0TAQH/BAUwAwEB/zAFBgMrZXAD
+QQCL7880nxsye8OL+mYafttTlAJldn/X2lge0pEyM7ufQP3pf044gf0xcG8svprk
+DqOZZHsuwwgzs2l6AFr0sc0K
+-----END CERTIFICATE-----
+"""
 KUBECONFIG = """
 apiVersion: v1
 kind: Config
 current-context: kind-x
-clusters: [{name: kind-x, cluster: {server: "https://127.0.0.1:1", certificate-authority-data: AUTHORITY}}]
+clusters: [{name: kind-x, cluster: {server: "https://127.0.0.1:1", certificate-authority-data: "AUTHORITY"}}]
 contexts: [{name: kind-x, context: {cluster: kind-x, user: kind-x}}]
 users: [{name: kind-x, user: {client-certificate-data: eA==, client-key-data: eA==}}]
-"""
+""".replace("AUTHORITY", base64.b64encode(AUTHORITY.strip().encode()).decode())
+WITH_TOKEN = KUBECONFIG.replace("client-certificate-data: eA==, client-key-data: eA==", "token: secret")
 
 
 def test_without_a_kubeconfig_there_is_no_cluster_yet(tmp_path: Path) -> None:
@@ -392,23 +416,36 @@ def test_without_a_kubeconfig_there_is_no_cluster_yet(tmp_path: Path) -> None:
     assert caught.value.mend == "kailab up"
 
 
+def kubeconfig(folder: Path, text: str) -> Path:
+    (folder / "kubeconfig").write_text(text)
+    return folder / "kubeconfig"
+
+
+def test_a_kubeconfig_says_where_the_cluster_is_and_how_to_log_in(tmp_path: Path) -> None:
+    found = target(kubeconfig(tmp_path, WITH_TOKEN))
+    assert found.server == "https://127.0.0.1:1"
+    assert found.headers["Authorization"] == "Bearer secret"
+    assert found.tls.verify_mode is ssl.CERT_REQUIRED
+    assert len(found.tls.get_ca_certs()) == 1, "no other authority is trusted"
+
+
 @pytest.mark.parametrize(
-    ("old", "new"),
+    ("text", "old", "new"),
     [
-        pytest.param(KUBECONFIG, "", id="empty"),
-        pytest.param(KUBECONFIG, "just text", id="text"),
-        pytest.param("apiVersion", "\t}: {", id="no YAML"),
-        pytest.param("current-context: kind-x", "current-context: gone", id="no such context"),
-        pytest.param("user: kind-x", "user: gone", id="no such user"),
-        pytest.param("clusters:", "others:", id="no clusters"),
-        pytest.param(", client-key-data: eA==", "", id="no key"),
-        pytest.param("AUTHORITY", "A", id="no base64"),
-        pytest.param("AUTHORITY", "eA==", id="no certificate"),
+        pytest.param(KUBECONFIG, KUBECONFIG, "", id="empty"),
+        pytest.param(KUBECONFIG, KUBECONFIG, "just text", id="text"),
+        pytest.param(KUBECONFIG, "apiVersion", "\t}: {", id="no YAML"),
+        pytest.param(KUBECONFIG, "current-context: kind-x", "current-context: gone", id="no such context"),
+        pytest.param(KUBECONFIG, "user: kind-x", "user: gone", id="no such user"),
+        pytest.param(KUBECONFIG, "clusters:", "others:", id="no clusters"),
+        pytest.param(KUBECONFIG, ", client-key-data: eA==", "", id="no key"),
+        pytest.param(KUBECONFIG, "client-key-data: eA==", "client-key-data: e", id="key cut off"),
+        pytest.param(WITH_TOKEN, 'data: "LS0t', 'data: "', id="damaged authority"),
     ],
 )
-def test_a_damaged_kubeconfig_is_named_with_the_remedy(tmp_path: Path, old: str, new: str) -> None:
-    path = tmp_path / "kubeconfig"
-    path.write_text(KUBECONFIG.replace(old, new))
+def test_a_damaged_kubeconfig_is_named_with_the_remedy(tmp_path: Path, text: str, old: str, new: str) -> None:
+    assert old in text
+    path = kubeconfig(tmp_path, text.replace(old, new))
     with pytest.raises(KailabError, match="not a usable kubeconfig") as caught:
         connect(path)
     assert str(path) in caught.value.what
