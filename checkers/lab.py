@@ -254,7 +254,7 @@ class Lab:
             self._sources.observation.follow()
             self._sources.observation.wait(self._sources.observation.count, seconds)
 
-    def throughout(self, seconds: float, look: Callable[[], Any]) -> None:
+    def throughout(self, seconds: float, look: Callable[[], Any], *, every: float = LOOK_EVERY) -> None:
         """Evaluate `look` over a window; its first Fail ends it. Only the last evaluation is recorded."""
         if self._tape.playing:
             look()
@@ -268,7 +268,7 @@ class Lab:
                 return
             self._tape.back_to(mark)
             self._stop_if_cancelled()
-            self._live.observation.wait(count, min(LOOK_EVERY, end - time.monotonic()))
+            self._live.observation.wait(count, min(every, end - time.monotonic()))
 
     # acting (triggers only)
 

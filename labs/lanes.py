@@ -27,7 +27,8 @@ class Lane:
 
 def lanes(solution: Sequence[Object], given: Sequence[Object], wanted: Iterable[Submission]) -> list[Lane]:
     """Every wanted submission in exactly one lane; the shared one, if any, comes first."""
-    wanted = list(wanted)
+    # What fails least runs most checks, so it takes longest and goes first.
+    wanted = sorted(wanted, key=lambda item: len(item.fails))
     light = tuple(item for item in wanted if _is_light(item, solution, given))
     own = [Lane((item,), shared=False) for item in wanted if item not in light]
     return [Lane(light, shared=True), *own] if light else own

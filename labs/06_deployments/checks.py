@@ -11,16 +11,19 @@ from checkers import workloads
 from checkers.declare import Checks, Fail
 from checkers.lab import Lab
 from checkers.match import Present, mismatches
+from checkers.scheduling import refusals
 from checkers.selectors import selects
 from cluster.api import Api, Object
 
 checks = Checks()
 
 PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
-RATE = 40  # requests a second: a pod that gets a third of them too early or too late for a second loses a dozen
+RATE = 20  # requests a second: a pod that gets a third of them too early or too late for a second loses six or seven
 AFTER_ROLLOUT = 1.5  # seconds; old pods leave the Service's endpoints a moment after the rollout counts as done
 BAD_RELEASE_WINDOW = 4.0
+EVICT_EVERY = 0.5  # seconds; `kubectl drain` waits five, but what matters here is whether it ends
 POD_KINDS = ("Deployment", "ReplicaSet", "Pod")
+BASICS = ("shape", "steady", "answers")
 
 
 @checks.once("shape", reads=("Deployment",))
@@ -124,7 +127,7 @@ def answers(lab: Lab) -> None:
     )
 
 
-@checks.trigger("heal", reads=POD_KINDS, needs=("shape", "ready"), seconds=60)
+@checks.trigger("heal", reads=POD_KINDS, needs=("shape", "steady"), seconds=60)
 def heal(lab: Lab) -> None:
     """After one pod is deleted there are as many ready pods as before, in time."""
     deployment = lab.object("Deployment", lab.names["deployment"])
@@ -146,7 +149,9 @@ def heal(lab: Lab) -> None:
 
 
 # Last, since the old pods must all come back afterwards.
-@checks.trigger("update", reads=POD_KINDS, needs=("shape", "answers"), disturbs=("Deployment", "ReplicaSet"), turn=9)
+@checks.trigger(
+    "update", reads=POD_KINDS, needs=("shape", "steady", "answers"), disturbs=("Deployment", "ReplicaSet"), turn=9
+)
 def update(lab: Lab) -> None:
     """While the Deployment is updated under steady traffic, every single request is answered."""
     total = _roll_out(lab, lab.names["next_image"], until_done=True)
@@ -156,7 +161,9 @@ def update(lab: Lab) -> None:
         raise Fail(f"no answer came from the new version; versions seen: {total['versions']}")
 
 
-@checks.trigger("bad-release", reads=POD_KINDS, needs=("shape", "answers"), disturbs=("Deployment", "ReplicaSet"))
+@checks.trigger(
+    "bad-release", reads=POD_KINDS, needs=("shape", "steady", "answers"), disturbs=("Deployment", "ReplicaSet")
+)
 def bad_release(lab: Lab) -> None:
     """While a broken release is rolled out, users still get answers; then the old one is back for all."""
     total = _roll_out(lab, lab.names["broken_image"], until_done=False)
@@ -197,7 +204,7 @@ def budget(lab: Lab) -> None:
 
 
 @checks.trigger(
-    "drain", reads=("Node", "PodDisruptionBudget", *POD_KINDS), needs=("shape", "ready", "budget"), exclusive=True
+    "drain", reads=("Node", "PodDisruptionBudget", *POD_KINDS), needs=("shape", "steady", "budget"), exclusive=True
 )
 def drain(lab: Lab) -> None:
     """A node is drained: enough pods stay ready all the time, and in the end all run on other nodes."""
@@ -208,6 +215,7 @@ def drain(lab: Lab) -> None:
     lab.cordon(node)
     leaving = [pod["metadata"]["name"] for pod in lab.pods_of(deployment) if pod["spec"].get("nodeName") == node]
     evicted: set[str] = set()
+    next_try = lab.now()
 
     def moved() -> None:
         alive = _ready_pods(lab, deployment)
@@ -215,7 +223,9 @@ def drain(lab: Lab) -> None:
         if len(alive) < keep:
             raise Fail(f"only {len(alive)} pods were ready while {node} was drained", settled=True,
                        about=lab.find("Deployment", deployment["metadata"]["name"]))  # fmt: skip
-        for name in leaving:
+        nonlocal next_try
+        for name in leaving if lab.now() >= next_try else []:
+            next_try = lab.now() + EVICT_EVERY
             if name not in evicted and lab.act(f"evict {name}", _eviction(name, lab.namespace)):
                 evicted.add(name)
         left = [name for name in leaving if name not in evicted]
@@ -225,7 +235,8 @@ def drain(lab: Lab) -> None:
         elsewhere = [pod for pod in alive if pod["spec"]["nodeName"] != node]
         if len(elsewhere) < lab.names["replicas"]:
             raise Fail(f"{len(elsewhere)} pods are ready on other nodes after {node} was drained", hint="nowhere",
-                       about=lab.find("Deployment", deployment["metadata"]["name"]))  # fmt: skip
+                       about=lab.find("Deployment", deployment["metadata"]["name"]),
+                       settled=any(_fits_nowhere(lab, pod) for pod in lab.pods_of(deployment)))  # fmt: skip
 
     lab.until(lab.names["drain_seconds"], moved)
 
@@ -244,9 +255,11 @@ def given(lab: Lab) -> None:
         "ports": [{"port": 80, "targetPort": lab.names["port"]}],
     }
     found = mismatches({"spec": wanted}, service)
+    ports = [entry["port"] for entry in service["spec"]["ports"]]
     extra = set(service["spec"].get("selector") or {}) - {"app.kubernetes.io/name"}
-    if found or extra:
-        said = "; ".join(map(str, found)) or f"its selector also asks for {', '.join(sorted(extra))}"
+    if found or extra or ports != [80]:
+        said = "; ".join(map(str, found)) or f"it has the ports {ports}"
+        said = f"its selector also asks for {', '.join(sorted(extra))}" if extra else said
         raise Fail(
             said, expected="change your own objects, not the given ones", look_with=_get(lab, "service", "-o yaml")
         )
@@ -269,7 +282,7 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
         patch = [{"op": "replace", "path": path, "value": to}]
         return lambda api: api.patch("Deployment", name, lab.namespace, patch)["metadata"]["generation"]
 
-    with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=3) as traffic:
+    with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=10) as traffic:
         lab.throughout(0.5, lambda: None)  # traffic first, so that the very beginning is seen too
         generation = lab.act(f"set image {image}", set_image(image))
 
@@ -295,7 +308,7 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
                 lab.throughout(AFTER_ROLLOUT, lambda: None)
             else:
                 lab.until(60, started, every=0.5)
-                lab.throughout(BAD_RELEASE_WINDOW, lambda: _stop_early(traffic))
+                lab.throughout(BAD_RELEASE_WINDOW, lambda: _stop_early(traffic), every=0.5)
                 lab.act("roll back", set_image(lab.names["image"]))
                 lab.until(60, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
         except _Lost:
@@ -340,6 +353,11 @@ def _some_ready(lab: Lab, deployment: Object) -> list[Object]:
     if not found:
         raise Fail("no pod of it is ready any more", about=deployment, hint="not-ready")
     return found
+
+
+def _fits_nowhere(lab: Lab, pod: Object) -> bool:
+    """Whether a pod without a node is refused by every node for what it is, however empty that node were."""
+    return not pod["spec"].get("nodeName") and all(refusals(pod, node, []) for node in lab.objects("Node"))
 
 
 def _eviction(name: str, namespace: str) -> Any:
