@@ -72,6 +72,10 @@ class Lab:
         self._cancelled = cancelled or threading.Event()
         self.restorer: Restorer | None = None  # set by the runner around a trigger
 
+    def begin(self, deadline: float) -> None:
+        """For the runner: the check's own time begins now."""
+        self._deadline = deadline
+
     # reading objects
 
     def objects(self, kind: str, **labels: str) -> list[Object]:
@@ -228,20 +232,32 @@ class Lab:
             return look()
         observation = self._live.observation
         end = min(time.monotonic() + seconds, self._deadline or float("inf"))
+        is_last = False
         while True:
             mark, count = self._tape.mark(), observation.count
             self.look_again()
             try:
                 return look()
             except Fail as wrong:
-                if wrong.settled or time.monotonic() >= end:
+                if wrong.settled or is_last:
                     raise
                 self._tape.back_to(mark)
+                if time.monotonic() >= end:
+                    self._list_anew()
+                    is_last = True
+                    continue
                 if not quietly:
                     self._say(f"waiting: {wrong.observed}")
                 observation.follow()
                 self._stop_if_cancelled()
                 observation.wait(count, min(every, end - time.monotonic()))
+
+    def _list_anew(self) -> None:
+        """No verdict from a watch that may have fallen behind, or whose API server is gone."""
+        try:
+            self._live.observation.refresh()
+        except Unreachable as lost:
+            raise CannotTell(lost.what) from None
 
     def _stop_if_cancelled(self) -> None:
         if self._cancelled.is_set():

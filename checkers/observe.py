@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
 
-from cluster.api import Api, ApiError, Object, Unreachable
+from cluster.api import Api, ApiError, Object, Stop, Unreachable
 from cluster.kinds import kind_named
 
 View = Mapping[str, tuple[Object, ...]]
@@ -27,7 +27,7 @@ class Observation:
         self._versions: dict[str, str] = {}
         self._changed = threading.Condition()
         self._count = 0
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._watches: list[threading.Thread] = []
         self._lost = ""
 
@@ -110,6 +110,8 @@ class Observation:
     def _take(self, key: str, event: Object) -> None:
         item = event["object"]
         with self._changed:
+            if int(item["metadata"]["resourceVersion"]) < int(self._versions[key] or 0):
+                return  # older than a listing that was made meanwhile
             self._versions[key] = item["metadata"]["resourceVersion"]
             if event["type"] == "BOOKMARK":
                 return

@@ -6,12 +6,12 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import ReadWriteLock, Timeout
 
 from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
@@ -56,6 +56,7 @@ class Run:
         self._results: dict[str, CheckResult] = {}
         self._finished = {spec.id: threading.Event() for spec in lab.checks}
         self._cancelled = threading.Event()
+        self._waited = 0.0  # seconds in which other runs had their turn on the nodes
         self._is_last = False  # whether the last trigger is running
         self._end = time.monotonic() + lab.seconds
         self._lock = threading.Lock()
@@ -131,8 +132,8 @@ class Run:
 
     def _wait(self, spec: CheckSpec, thread: threading.Thread) -> None:
         allowed = self._checks[spec.id].seconds + GRACE_SECONDS
-        end = time.monotonic() + allowed
-        while thread.is_alive() and time.monotonic() < end:
+        end = time.monotonic() + allowed - self._waited
+        while thread.is_alive() and time.monotonic() < end + self._waited:
             thread.join(timeout=0.2)  # short, so that Ctrl-C is noticed
         if thread.is_alive():
             text = f"the check itself did not finish within {allowed:.0f} s"
@@ -165,8 +166,7 @@ class Run:
         started = time.monotonic()
         lab = None
         try:
-            end = min(self._end, started + check.seconds) if check.timing is Timing.TRIGGER else self._end
-            end = started if self._setting.quick else end
+            end = started if self._setting.quick else self._end
             lab = Lab(
                 self._setting.namespace, self._lab.names, tape, self._sources, given=self._setting.given,
                 deadline=end, say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
@@ -205,11 +205,10 @@ class Run:
             yield
             return
         self._sources.observation.follow()
-        turn = FileLock(self._setting.state / "exclusive.lock") if check.exclusive else nullcontext()
         restorer = Restorer(
             self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace
         )
-        with turn:
+        with self._turn(check, lab):
             lab.look_again()
             if not (self._setting.throwaway and self._is_last):
                 restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
@@ -219,6 +218,24 @@ class Run:
             finally:
                 lab.say("putting everything back")
                 restorer.restore(self._sources.api)
+
+    @contextmanager
+    def _turn(self, check: Check, lab: Lab) -> Iterator[None]:
+        """Whoever changes whole nodes is alone with them; all other triggers may run side by side."""
+        lock = ReadWriteLock(self._setting.state / "nodes.lock", is_singleton=False)
+        acquire = lock.acquire_write if check.exclusive else lock.acquire_read
+        while True:
+            began = time.monotonic()
+            try:
+                with acquire(timeout=1):
+                    lab.begin(min(self._end + self._waited, time.monotonic() + check.seconds))
+                    yield
+                return
+            except Timeout:
+                self._waited += time.monotonic() - began
+                lab.say("another check has its turn on the nodes")
+                if self._cancelled.is_set():
+                    raise CannotTell("interrupted") from None
 
     def _result(self, spec: CheckSpec, outcome: Outcome, **found: Any) -> CheckResult:
         points = spec.points if outcome is Outcome.PASS else 0.0

@@ -7,6 +7,7 @@ clusters, exec streams) and imported only then: its import alone takes longer th
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import ssl
@@ -26,6 +27,7 @@ from cluster.kinds import Kind, kind_named
 from cluster.yamls import load
 
 Object = dict[str, Any]
+QUIET_SECONDS = 10  # of a watch, before it is asked for anew: its API server may be gone
 TIMEOUT = urllib3.Timeout(connect=3, read=15)
 APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
@@ -55,13 +57,46 @@ class Target:
     source: tuple[str, str] = ("", "")  # kubeconfig and context, for other clients
 
 
+class Stop:
+    """An Event that also ends what watches are waiting for. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._open: set[urllib3.BaseHTTPResponse] = set()
+
+    def set(self) -> None:
+        self._event.set()
+        with self._lock:
+            for response in self._open:
+                with contextlib.suppress(OSError, ValueError, RuntimeError):  # it has just ended by itself
+                    response.shutdown()
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def wait(self, seconds: float) -> bool:
+        return self._event.wait(seconds)
+
+    @contextmanager
+    def ends(self, response: urllib3.BaseHTTPResponse) -> Iterator[None]:
+        """While the block runs, `set` shuts the response's connection down."""
+        with self._lock:
+            self._open.add(response)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(response)
+
+
 class Api:
     """One cluster. Thread-safe; `close` when done. All calls raise ApiError or Unreachable."""
 
     def __init__(self, target: Target) -> None:
         self._target = target
         self._pool = urllib3.PoolManager(
-            maxsize=16,
+            maxsize=64,
             block=False,
             ssl_context=target.tls,
             timeout=TIMEOUT,
@@ -130,9 +165,7 @@ class Api:
             item.setdefault("apiVersion", found.api_version)
         return items, str(answer["metadata"].get("resourceVersion", ""))
 
-    def watch(
-        self, kind: str | Kind, namespace: str, version: str, stop: threading.Event, **selectors: str
-    ) -> Iterator[Object]:
+    def watch(self, kind: str | Kind, namespace: str, version: str, stop: Stop, **selectors: str) -> Iterator[Object]:
         """Events ({type, object}) from `version` on, until the server ends the watch or `stop` is set.
 
         Raises ApiError with status 410 when `version` is too old; list again then.
@@ -142,11 +175,12 @@ class Api:
         try:
             response = self._pool.request(
                 "GET", self._target.server + path, preload_content=False,
-                timeout=urllib3.Timeout(connect=3, read=1), headers=dict(self._target.headers),
+                timeout=urllib3.Timeout(connect=3, read=QUIET_SECONDS), headers=dict(self._target.headers),
             )  # fmt: skip
             if response.status != 200:
                 _document(response)
-            yield from _events(response, stop)
+            with stop.ends(response):
+                yield from _events(response, stop)
         except (urllib3.exceptions.HTTPError, OSError) as failed:
             if not stop.is_set():
                 raise _unreachable(self._target.server, failed) from None
@@ -219,15 +253,15 @@ class Api:
         return self.call(method, where, body, headers=headers, timeout=timeout)
 
 
-def _events(response: urllib3.BaseHTTPResponse, stop: threading.Event) -> Iterator[Object]:
-    """Newline-separated JSON; a quiet second (read timeout) is only a chance to look at `stop`."""
+def _events(response: urllib3.BaseHTTPResponse, stop: Stop) -> Iterator[Object]:
+    """Newline-separated JSON, until the server ends it, falls silent, or `stop` is set."""
     rest = b""
     try:
         while not stop.is_set():
             try:
                 chunk = response.read1(65536)
             except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
-                continue
+                return
             if not chunk:
                 return
             *lines, rest = (rest + chunk).split(b"\n")
