@@ -112,7 +112,7 @@ def unpack(document: dict[str, Any]) -> dict[str, Tape]:
             )
             for check, tape in document["checks"].items()
         }
-    except (KeyError, TypeError, AttributeError) as broken:
+    except (KeyError, TypeError, AttributeError, IndexError) as broken:
         raise ValueError(f"not a kailab evidence file: {broken!r}") from None
 
 

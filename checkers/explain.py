@@ -196,7 +196,7 @@ def _ended(facts: Facts, status: Mapping[str, Any], ended: Mapping[str, Any]) ->
             _describe(facts),
         )  # fmt: skip
     log = tuple(f"log: {line}" for line in facts.logs.get(name, "").splitlines()[-5:])
-    killed = _last_event(facts, "Killing", "iveness")
+    killed = _events_of(facts, name, "Killing", "iveness")
     meaning = "its liveness probe failed, so it was restarted" if killed else _CODES.get(code, "")
     details = tuple(f"{_event(event)}" for event in killed[:1]) + log
     again = f", {restarts} restarts so far" if restarts else ""
@@ -211,7 +211,7 @@ def _ended(facts: Facts, status: Mapping[str, Any], ended: Mapping[str, Any]) ->
 def _probes(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
     spec = _spec_of(facts.pod, status["name"])
     for kind, word in (("startupProbe", "Startup"), ("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")):
-        failed = _last_event(facts, "Unhealthy", word)
+        failed = _events_of(facts, status["name"], "Unhealthy", word)
         if failed and kind in spec:
             yield Reason(f"Container {status['name']} runs, but its {word.lower()} probe fails.",
                          (f"It asks: {_probe(spec[kind])}.", *(_event(event) for event in failed[-1:])),
@@ -279,8 +279,11 @@ def _spec_of(pod: Object, container: str) -> dict[str, Any]:
     return next((entry for entry in every if entry["name"] == container), {})
 
 
-def _last_event(facts: Facts, reason: str, word: str) -> list[Object]:
-    return [event for event in facts.events if event.get("reason") == reason and word in event.get("message", "")]
+def _events_of(facts: Facts, container: str, reason: str, word: str) -> list[Object]:
+    """Events of one reason whose message holds a word, about that container or the pod as a whole."""
+    field = f"spec.containers{{{container}}}"  # as the kubelet writes it
+    return [event for event in facts.events if event.get("reason") == reason and word in event.get("message", "")
+            and (event.get("involvedObject") or {}).get("fieldPath", field) == field]  # fmt: skip
 
 
 def _event(event: Object) -> str:

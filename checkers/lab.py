@@ -231,8 +231,9 @@ class Lab:
         if self._tape.playing:
             return look()
         observation = self._live.observation
-        end = min(time.monotonic() + seconds, self._deadline or float("inf"))
-        is_last = False
+        began = time.monotonic()
+        end = min(began + seconds, self._deadline or float("inf"))
+        is_last = end <= began  # one look was asked for
         while True:
             mark, count = self._tape.mark(), observation.count
             self.look_again()

@@ -16,6 +16,8 @@ from checkers import quantity
 # Fields whose values are quantities: maps of them, and single ones.
 _QUANTITY_MAPS = {"requests", "limits", "capacity", "allocatable", "hard", "used", "overhead", "min", "max", "default",
                   "defaultRequest"}  # fmt: skip
+# Below these anything is text, whatever its key looks like.
+_PLAIN_TEXT = {"labels", "annotations", "matchLabels", "selector", "nodeSelector", "data", "stringData"}
 _QUANTITY_FIELDS = {"sizeLimit", "storage", "averageValue", "divisor"}
 # Merge keys by the list's own name, most telling first.
 _KEYS: Mapping[str, tuple[str, ...]] = {
@@ -123,16 +125,19 @@ class Mismatch:
     def __str__(self) -> str:
         what = "is missing" if isinstance(self.observed, _Missing) else f"is {shown(self.observed)}"
         kind = ""
-        if str(self.expected) == str(self.observed) and type(self.expected) is not type(self.observed):
+        if shown(self.expected).strip("'") == shown(self.observed).strip("'") and type(self.expected) is not type(
+            self.observed
+        ):
             kind = f" (a {_type(self.observed)}; it must be a {_type(self.expected)})"
         return f"{self.path or 'the object'}: expected {shown(self.expected)}, but it {what}{kind}"
 
 
 def shown(value: Any) -> str:
     """A value as in YAML, cut to a sensible length."""
-    text = (
-        str(value) if isinstance(value, Predicate | _Missing) else repr(value) if isinstance(value, str) else str(value)
-    )
+    try:
+        text = repr(value) if isinstance(value, str) else str(value)
+    except RecursionError:  # str() of what a student has nested
+        text = f"a {_type(value)} nested very deeply"
     return text if len(text) <= 120 else text[:117] + "..."
 
 
@@ -222,14 +227,14 @@ def _at(item: Mapping[str, Any], key: str) -> Any:
 def _same(expected: Any, actual: Any, path: str) -> bool:
     if isinstance(expected, bool) or isinstance(actual, bool):
         return expected is actual
+    if type(expected) is type(actual) and expected == actual:
+        return True
     if _is_quantity(path) and isinstance(actual, str | int | float) and isinstance(expected, str | int | float):
         try:
             return quantity.equal(expected, actual)
         except ValueError:
             return False
-    return (type(expected) is type(actual) and bool(expected == actual)) or (
-        isinstance(expected, int | float) and isinstance(actual, int | float) and expected == actual
-    )
+    return isinstance(expected, int | float) and isinstance(actual, int | float) and expected == actual
 
 
 def _is_quantity(path: str) -> bool:
@@ -237,7 +242,7 @@ def _is_quantity(path: str) -> bool:
     if parts[-1] in _QUANTITY_FIELDS:
         return True
     # A resource's name may hold dots itself: requests.nvidia.com/gpu.
-    return any(part in _QUANTITY_MAPS for part in parts[:-1]) and "labels" not in parts and "annotations" not in parts
+    return any(part in _QUANTITY_MAPS for part in parts[:-1]) and not _PLAIN_TEXT.intersection(parts)
 
 
 def _ordered(value: Any, holds: Any) -> bool:

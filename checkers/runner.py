@@ -60,6 +60,7 @@ class Run:
         self._is_last = False  # whether the last trigger is running
         self._end = time.monotonic() + lab.seconds
         self._lock = threading.Lock()
+        self._ended: dict[str, threading.Event] = {}
 
     def report(self) -> Report:
         """Run all checks and return the report. Raises KailabError only when the cluster can't be read at all.
@@ -73,7 +74,7 @@ class Run:
             triggers.sort(key=lambda spec: self._checks[spec.id].turn)
             for spec in triggers:
                 self._is_last = spec is triggers[-1]
-                self._one(spec)
+                self._all_at_once([spec])
             if triggers and self._sources and safeguards:
                 self._sources.observation.refresh()
             self._all_at_once(safeguards)
@@ -121,27 +122,31 @@ class Run:
         return check_id in seen
 
     def _all_at_once(self, specs: list[CheckSpec]) -> None:
-        self._threads = [threading.Thread(target=self._attempt, args=(spec,), daemon=True) for spec in specs]
-        for thread in self._threads:
-            thread.start()
-        for spec, thread in zip(specs, self._threads, strict=True):
-            self._wait(spec, thread)
+        # Events, since a thread's own join() may return too early once Ctrl-C has interrupted it (CPython 3.11).
+        self._ended = {spec.id: threading.Event() for spec in specs}
+        for spec in specs:
+            threading.Thread(target=self._attempt_and_say, args=(spec, self._ended[spec.id]), daemon=True).start()
+        for spec in specs:
+            self._wait(spec, self._ended[spec.id])
 
-    def _one(self, spec: CheckSpec) -> None:
-        self._all_at_once([spec])
+    def _attempt_and_say(self, spec: CheckSpec, ended: threading.Event) -> None:
+        try:
+            self._attempt(spec)
+        finally:
+            ended.set()
 
-    def _wait(self, spec: CheckSpec, thread: threading.Thread) -> None:
+    def _wait(self, spec: CheckSpec, ended: threading.Event) -> None:
         allowed = self._checks[spec.id].seconds + GRACE_SECONDS
         end = time.monotonic() + allowed - self._waited
-        while thread.is_alive() and time.monotonic() < end + self._waited:
-            thread.join(timeout=0.2)  # short, so that Ctrl-C is noticed
-        if thread.is_alive():
+        while not ended.wait(0.2) and time.monotonic() < end + self._waited:
+            pass
+        if not ended.is_set():
             text = f"the check itself did not finish within {allowed:.0f} s"
             self._finish(self._result(spec, Outcome.ERROR, observed=text, seconds=allowed))
 
     def _join_all(self) -> None:
-        for thread in getattr(self, "_threads", []):
-            thread.join(timeout=GRACE_SECONDS)
+        for ended in self._ended.values():
+            ended.wait(GRACE_SECONDS)
 
     def _attempt(self, spec: CheckSpec) -> None:
         check = self._checks[spec.id]

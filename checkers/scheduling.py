@@ -95,7 +95,7 @@ def _room(pod: Object, node: Object, there: list[Object]) -> list[str]:
 def _show(name: str, amount: Decimal) -> str:
     if name == "memory" or "storage" in name or name.startswith("hugepages"):
         return f"{amount / 2**20:.0f}Mi"
-    return f"{amount * 1000:.0f}m" if name == "cpu" and amount % 1 else f"{amount:f}"
+    return f"{amount * 1000:.0f}m" if name == "cpu" and amount % 1 else f"{amount.normalize():f}"
 
 
 def _labels(pod: Object, node: Object) -> list[str]:

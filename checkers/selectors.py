@@ -27,10 +27,14 @@ def holds(rule: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
         case "DoesNotExist":
             return value is None
         case "Gt":
-            return value is not None and int(value) > int(values[0])
+            return value is not None and _whole(value) and int(value) > int(values[0])
         case "Lt":
-            return value is not None and int(value) < int(values[0])
+            return value is not None and _whole(value) and int(value) < int(values[0])
     raise ValueError(f"unknown operator {rule['operator']!r}")
+
+
+def _whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
 
 
 def in_words(rule: Mapping[str, Any]) -> str:

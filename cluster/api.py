@@ -312,14 +312,14 @@ def target(kubeconfig: Path, context: str = "") -> Target:
         entry = _entry(document["contexts"], wanted)["context"]
         cluster = _entry(document["clusters"], entry["cluster"])["cluster"]
         user = _entry(document["users"], entry["user"])["user"]
+        if "client-certificate-data" in user or "token" in user:
+            return _plain_target(cluster, user, (str(kubeconfig), wanted))
     except FileNotFoundError:
         raise KailabError("There is no course cluster here yet.", mend="kailab up") from None
-    except (yaml.YAMLError, KeyError, TypeError, StopIteration) as broken:
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration, ssl.SSLError) as broken:
         raise KailabError(
             f"{kubeconfig} is not a usable kubeconfig.", why=repr(broken)[:200], mend="kailab up"
         ) from None
-    if "client-certificate-data" in user or "token" in user:
-        return _plain_target(cluster, user, (str(kubeconfig), wanted))
     return _foreign_target(kubeconfig, wanted)
 
 

@@ -46,6 +46,7 @@ def run(
     args = [str(part) for part in command]
     full_env = {**os.environ, **(env or {})}
     text = stdin if isinstance(stdin, str) else None
+    start = 0
     source = subprocess.DEVNULL if stdin is None or isinstance(stdin, str) else stdin
     try:
         if log is None:
@@ -65,16 +66,23 @@ def run(
                     stdin=source if text is None else None, env=full_env, cwd=cwd, timeout=timeout,
                     stdout=sink, stderr=subprocess.STDOUT,
                 )  # fmt: skip
-            with log.open("rb") as written:
-                written.seek(start)
-                said = written.read().decode(errors="replace")
+            said = _since(log, start)
             done = subprocess.CompletedProcess(args, raw.returncode, said, "")
     except FileNotFoundError as missing:
         raise CommandFailed(args, "could not start: the program is not installed", str(missing)) from None
     except subprocess.TimeoutExpired as late:
-        raw_output = late.output or b""
-        said = raw_output if isinstance(raw_output, str) else raw_output.decode(errors="replace")
+        said = _text(late.output) if log is None else _since(log, start)
         raise CommandFailed(args, f"did not finish within {timeout:.0f} s", said) from None
     if check and done.returncode != 0:
         raise CommandFailed(args, f"failed with status {done.returncode}", said)
     return done
+
+
+def _since(log: Path, start: int) -> str:
+    with log.open("rb") as written:
+        written.seek(start)
+        return _text(written.read())
+
+
+def _text(output: bytes | str | None) -> str:
+    return output.decode(errors="replace") if isinstance(output, bytes) else output or ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import threading
 import time
@@ -45,6 +46,7 @@ def number(points: float) -> str:
 
 def show(report: Report, console: Console, *, hints_left: Mapping[str, int] | None = None) -> None:
     """Print a report: every task, every check, and for each failure what to look at next."""
+    _forgive(console)
     console.print()
     console.print(
         Text.assemble(
@@ -64,7 +66,7 @@ def show(report: Report, console: Console, *, hints_left: Mapping[str, int] | No
 
 
 def _show_check(check: CheckResult, console: Console) -> None:
-    row = Table.grid(padding=(0, 1))
+    row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1, overflow="fold")
     row.add_column(justify="right", no_wrap=True)
     slow = f"{check.seconds:.1f} s  " if check.seconds >= 1 else ""
@@ -121,8 +123,13 @@ def _labelled(console: Console, label: str, text: str) -> RenderableType:
 
 
 def _mark(outcome: Outcome, console: Console) -> str:
-    good, ascii_mark = _MARKS[outcome]
-    return good if _can_encode(console, good) else ascii_mark
+    return _MARKS[outcome][0 if _can_encode(console, "✓") else 1]
+
+
+def _forgive(console: Console) -> None:
+    """Where a terminal has only ASCII, a question mark stands for the rest."""
+    if isinstance(console.file, io.TextIOWrapper):
+        console.file.reconfigure(errors="replace")
 
 
 def _can_encode(console: Console, text: str) -> bool:
@@ -164,6 +171,7 @@ def _next_steps(report: Report, hints_left: Mapping[str, int]) -> Iterator[str]:
 
 def show_error(failed: KailabError, console: Console) -> None:
     """What happened, why, and the command that mends it."""
+    _forgive(console)
     console.print(Text(plain(failed.what), style="bold red"))
     for line in failed.why.splitlines()[:20]:
         console.print(Padding(Text(plain(line), style="dim"), (0, 0, 0, 2)))

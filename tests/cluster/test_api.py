@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from cluster.api import Api, ApiError, Target, Unreachable, connect, target
+from cluster.api import Api, ApiError, Stop, Target, Unreachable, connect, target
 from cluster.errors import KailabError
 from cluster.kinds import Kind
 
@@ -309,8 +309,8 @@ def test_a_connection_that_was_closed_meanwhile_does_not_matter_to_a_reader(serv
     assert api.get("Pod", "web", "lab") == {"metadata": {"name": "web"}}
 
 
-def watched(api: Api, stop: threading.Event | None = None) -> Iterator[dict[str, Any]]:
-    return api.watch("Pod", "lab", "77", stop or threading.Event(), labelSelector="app=web")
+def watched(api: Api, stop: Stop | None = None) -> Iterator[dict[str, Any]]:
+    return api.watch("Pod", "lab", "77", stop or Stop(), labelSelector="app=web")
 
 
 def test_a_watch_yields_events_however_they_are_cut(server: Server, api: Api) -> None:
@@ -369,7 +369,7 @@ def test_a_watch_can_be_stopped_while_nothing_happens(server: Server, api: Api) 
         handler.server.over.wait(20)
 
     server.answers[f"GET {PODS}"] = stream
-    stop = threading.Event()
+    stop = Stop()
     events = watched(api, stop)
     next(events)
     threading.Timer(0.1, stop.set).start()
