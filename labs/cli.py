@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shlex
 import sys
 import traceback
 from datetime import datetime
@@ -280,10 +281,10 @@ def env() -> None:
     from cluster.tools import find_kubectl
 
     workspace = Workspace.here()
-    print(f"export KUBECONFIG='{workspace.kubeconfig}'")
+    print(f"export KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}")
     programs = (find_kubectl(workspace), Path(sys.executable))
     folders = dict.fromkeys(str(program.parent) for program in programs if program is not None)
-    print(f'export PATH="{":".join(folders)}:$PATH"')
+    print(f'export PATH={shlex.quote(":".join(folders))}:"$PATH"')
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},

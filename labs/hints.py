@@ -11,7 +11,7 @@ from checkers.spec import TaskSpec
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, facts, fill_in
-from labs.progress import LabProgress, Progress, next_hint
+from labs.progress import LabProgress, Progress, hints_left, next_hint
 
 
 def give_hint(workspace: Workspace, lab: LabFolder, task_id: str, console: Console) -> None:
@@ -27,7 +27,7 @@ def give_hint(workspace: Workspace, lab: LabFolder, task_id: str, console: Conso
     entry.shown.setdefault(task.id, []).append(hint.text)
     progress.save()
     console.print(Markdown(hint.text))
-    left = len(task.hints) - len(entry.shown[task.id])
+    left = hints_left(lab.spec, entry)[task.id]
     console.print(Text(f"{left} more for this task" if left else "the last one for this task", style="dim"))
 
 

@@ -82,7 +82,7 @@ def _changed(solution: list[Object], mutant: _MutantFile, file: Path) -> list[Ob
     for name, operations in mutant.patches.items():
         try:
             objects[name] = jsonpatch.apply_patch(objects[name], operations)
-        except jsonpatch.JsonPatchException as wrong:
+        except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException) as wrong:
             raise KailabError(f"{file}: the patch of {name} does not apply: {wrong}") from None
     return [item for name, item in objects.items() if name not in mutant.remove] + mutant.add
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -43,7 +44,7 @@ class Progress:
         except FileNotFoundError:
             pass
         except (ValueError, KeyError, TypeError, AttributeError):
-            self.set_aside = self._path.with_suffix(".broken.json")
+            self.set_aside = _unused(self._path.with_suffix(".broken.json"))
             self._path.replace(self.set_aside)
 
     def lab(self, number: int) -> LabProgress:
@@ -73,15 +74,25 @@ class Progress:
             lab.passed = lab.passed or report.points == report.max_points
 
 
+def _unused(path: Path) -> Path:
+    """The path itself, or with a number that no file has yet."""
+    numbered = (path.with_suffix(f".{number}.json") for number in itertools.count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
+
+
 def next_hint(task: TaskSpec, lab: LabProgress) -> Hint | None:
     """The rung that fits what the last failed check saw, else the next general one; None after the last."""
-    shown = set(lab.shown.get(task.id, []))
-    keys = {key for key in lab.saw.get(task.id, []) if key}
-    fitting = [hint for hint in task.hints if hint.when in keys and hint.when]
+    return next(iter(_ladder(task, lab)), None)
+
+
+def _ladder(task: TaskSpec, lab: LabProgress) -> list[Hint]:
+    """The rungs not taken yet, without those for failures that weren't seen."""
+    shown, keys = set(lab.shown.get(task.id, [])), set(lab.saw.get(task.id, [])) - {""}
+    fitting = [hint for hint in task.hints if hint.when in keys]
     general = [hint for hint in task.hints if not hint.when]
-    return next((hint for hint in [*fitting, *general] if hint.text not in shown), None)
+    return [hint for hint in (*fitting, *general) if hint.text not in shown]
 
 
 def hints_left(lab: LabSpec, entry: LabProgress) -> dict[str, int]:
-    """How many hints each task still has."""
-    return {task.id: len(task.hints) - len(entry.shown.get(task.id, [])) for task in lab.tasks}
+    """How many hints each task can still give."""
+    return {task.id: len(_ladder(task, entry)) for task in lab.tasks}

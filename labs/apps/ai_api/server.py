@@ -10,6 +10,7 @@ and it is up in a third of the time.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -32,6 +33,7 @@ RELEASE = os.environ.get("RELEASE", "dev")
 POD = os.environ.get("HOSTNAME", socket.gethostname())
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 MAX_BODY = 1 << 20
+BRIGHTEST = 1e6  # pixels are 0 to 1; far beyond, sums overflow
 log = logging.getLogger("ai-api")
 
 REQUESTS = Counter("ai_api_requests_total", "Requests answered", ["path", "code"])
@@ -64,7 +66,7 @@ class Settings:
             model_path=Path(os.environ.get("MODEL_PATH", "/models/model.npz")),
             batch_size=int(_number("BATCH_SIZE", 32, least=1)),
             log_level=level,
-            port=int(_number("PORT", 8000, least=1)),
+            port=int(_number("PORT", 8000, least=1, most=65535)),
             start_delay=_number("START_DELAY", 0),
             shutdown_delay=_number("SHUTDOWN_DELAY", 3),
             fail_ready=_switch("FAIL_READY"),
@@ -72,14 +74,14 @@ class Settings:
         )
 
 
-def _number(name: str, default: float, least: float = 0) -> float:
+def _number(name: str, default: float, least: float = 0, most: float = 10**6) -> float:
     text = os.environ.get(name, "")
     try:
         value = float(text or default)
     except ValueError:
         value = least - 1
-    if value < least:
-        raise BadSetting(f"{name} is {text!r}; it must be a number of at least {least:g}")
+    if not least <= value <= most:
+        raise BadSetting(f"{name} is {text!r}; it must be a number from {least:g} to {most:g}")
     return value
 
 
@@ -132,12 +134,17 @@ class Service:
         if not isinstance(document, dict) or not ({"pixels", "instances"} & document.keys()):
             return 422, {"error": 'send {"pixels": 8 rows of 8 numbers} or {"instances": [such pictures]}'}
         pictures = document["instances"] if "instances" in document else [document["pixels"]]
-        if not isinstance(pictures, list) or len(pictures) > self.settings.batch_size:
+        shape = 422, {"error": f"a picture is {SIZE} rows of {SIZE} numbers, none beyond {BRIGHTEST:g}"}
+        if not isinstance(pictures, list):
+            return shape
+        if len(pictures) > self.settings.batch_size:
             return 413, {"error": f"at most BATCH_SIZE={self.settings.batch_size} pictures at once"}
         try:
             rows = np.array(pictures, dtype=float).reshape(len(pictures), SIZE * SIZE)
-        except (ValueError, TypeError):
-            return 422, {"error": f"a picture is {SIZE} rows of {SIZE} numbers"}
+        except (ValueError, TypeError, OverflowError):
+            return shape
+        if not (np.abs(rows) <= BRIGHTEST).all():  # also false for what is no number (null, NaN)
+            return shape
         chances = predict(self.model, rows)
         found = [{"digit": int(row.argmax()), "confidence": round(float(row.max()), 4)} for row in chances]
         return 200, ({"predictions": found} if "instances" in document else found[0])
@@ -146,6 +153,18 @@ class Service:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Server
+
+    def handle_one_request(self) -> None:
+        self.server.idle.add(self.connection)
+        super().handle_one_request()
+
+    def parse_request(self) -> bool:
+        self.server.idle.discard(self.connection)
+        return super().parse_request()
+
+    def finish(self) -> None:
+        self.server.idle.discard(self.connection)
+        super().finish()
 
     def do_GET(self) -> None:
         service = self.server.service
@@ -173,7 +192,7 @@ class Handler(BaseHTTPRequestHandler):
         started = time.perf_counter()
         try:
             document = json.loads(raw)
-        except ValueError:
+        except (ValueError, RecursionError):
             return self._answer(422, {"error": "the body is not JSON"})
         status, answer = self.server.service.predictions(document)
         SECONDS.labels("/predict").observe(time.perf_counter() - started)
@@ -205,7 +224,15 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.idle: set[socket.socket] = set()  # connections kept alive, between two requests
         super().__init__(("", service.settings.port), Handler)
+
+    def server_close(self) -> None:
+        """Wait for the last answers, but not for clients that have nothing more to ask."""
+        for connection in list(self.idle):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RD)
+        super().server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("connection lost: %s", sys.exc_info()[1])
@@ -237,7 +264,7 @@ def main() -> int:
     threading.Thread(target=service.load, daemon=True).start()
     log.info("ai-api %s listens on port %d", RELEASE, settings.port)
     server.serve_forever(poll_interval=0.1)
-    server.server_close()  # waits for the last answers
+    server.server_close()
     log.info("stopped")
     return 0
 
