@@ -197,8 +197,9 @@ class Api:
             query["dryRun"] = "All"
         return self.call("PATCH", f"{path}?{urlencode(query)}", item, content=APPLY)
 
-    def create(self, item: Object, namespace: str = "") -> Object:
-        return self.call("POST", Kind.of(item).path(item.get("metadata", {}).get("namespace") or namespace), item)
+    def create(self, item: Object, namespace: str = "", *, dry_run: bool = False) -> Object:
+        path = Kind.of(item).path(item.get("metadata", {}).get("namespace") or namespace)
+        return self.call("POST", path + ("?dryRun=All&fieldValidation=Strict" if dry_run else ""), item)
 
     def patch(self, kind: str | Kind, name: str, namespace: str, patch: Any, *, subresource: str = "") -> Object:
         """Merge patch for a dict, JSON patch (RFC 6902) for a list of operations."""

@@ -365,7 +365,8 @@ class Status:
 
     @property
     def is_ready(self) -> bool:
-        return bool(self.version) and not self.waiting
+        # The control plane believes for another 40 s in a node that has stopped.
+        return bool(self.version) and not self.waiting and all(node.state == "running" for node in self.nodes)
 
 
 def status(workspace: Workspace) -> Status:

@@ -53,7 +53,7 @@ def _note(api: Api, item: Object, namespace: str) -> str:
 
 def _refusal(api: Api, item: Object, namespace: str) -> str:
     try:
-        api.apply(item, namespace, dry_run=True)
+        api.create(item, namespace, dry_run=True)
     except (ApiError, KeyError) as refused:
         return str(refused)
     return ""

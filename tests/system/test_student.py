@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
@@ -18,6 +19,12 @@ from tests.system.conftest import eventually, kailab
 
 pytestmark = pytest.mark.cluster
 SCHEMA = json.loads((Path(checkers.__file__).parent / "schema.json").read_text())
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(api: Api) -> Iterator[None]:
+    yield
+    api.delete("Namespace", lab_numbered(6).namespace)
 
 
 def test_from_the_starter_to_a_pass_and_away(home: Path, workspace: Workspace, api: Api) -> None:
@@ -61,7 +68,9 @@ def test_explain_names_what_each_node_lacks(api: Api, namespace: str) -> None:
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "greedy"},
         "spec": {"containers": [{"name": "main", "image": "ai-app:v1", "resources": {"requests": {"cpu": "500"}}}]},
     }, namespace)  # fmt: skip
-    said = kailab("explain", "greedy", "--namespace", namespace).stdout
+    done = kailab("explain", "greedy", "--namespace", namespace)
+    said = done.stdout
+    assert done.returncode == 0, done.stderr
     assert "No node can take it" in said
     assert "gpu-a: taint nvidia.com/gpu=present:NoSchedule is not tolerated" in said
     assert "cpu: cpu: asks 500" in said
