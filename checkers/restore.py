@@ -41,9 +41,12 @@ class Restorer:
             json.dumps({"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned})
         )
 
-    def restore(self, api: Api) -> None:
-        """Uncordon, put specs back, make missing objects again, wait until they have settled, drop the journal."""
-        _restore(api, self._namespace, self._objects, self._cordoned)
+    def restore(self, api: Api, *, objects: bool = True) -> None:
+        """Uncordon, put specs back, make missing objects again, wait until they have settled, drop the journal.
+
+        With objects=False only the nodes.
+        """
+        _restore(api, self._namespace, self._objects if objects else [], self._cordoned)
         self._objects, self._cordoned = [], []
         self._journal.unlink(missing_ok=True)
 

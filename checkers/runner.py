@@ -6,12 +6,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-from filelock import ReadWriteLock, Timeout
 
 from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
@@ -20,6 +19,7 @@ from checkers.lab import Lab, Sources
 from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
+from checkers.turns import Turns
 from cluster.api import ApiError, Unreachable
 from cluster.errors import KailabError
 
@@ -164,32 +164,41 @@ class Run:
         self._finish(self._evaluate(spec, check))
 
     def _evaluate(self, spec: CheckSpec, check: Check) -> CheckResult:
-        tape = self.tapes.get(spec.id) if self._playing else Tape()
-        if tape is None:
+        if self._playing and spec.id not in self.tapes:
             return self._result(spec, Outcome.SKIPPED, observed="not tried when this was recorded")
-        self.tapes[spec.id] = tape
         started = time.monotonic()
+        try:
+            result = self._verdict(spec, check, alone=check.exclusive)
+        except _Disturbed:
+            result = self._verdict(spec, check, alone=True)
+        return replace(result, seconds=round(time.monotonic() - started, 3))
+
+    def _verdict(self, spec: CheckSpec, check: Check, *, alone: bool) -> CheckResult:
+        """Raises _Disturbed when what was seen may be another run's doing."""
+        tape = self.tapes[spec.id] if self._playing else Tape()
+        self.tapes[spec.id] = tape
         lab = None
         try:
-            end = started if self._setting.quick else self._end
             lab = Lab(
                 self._setting.namespace, self._lab.names, tape, self._sources, given=self._setting.given,
-                deadline=end, say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
+                deadline=time.monotonic() if self._setting.quick else self._end + self._waited,
+                say=lambda text: self._listen("say", (spec.id, text)), cancelled=self._cancelled,
             )  # fmt: skip
-            with self._put_back(check, lab):
+            with self._put_back(check, lab, alone):
                 _judge(check, lab, tape, quick=self._setting.quick)
-            result = self._result(spec, Outcome.PASS)
+            return self._result(spec, Outcome.PASS)
+        except _Disturbed:
+            raise
         except Fail as wrong:
-            result = self._failed(spec, check, wrong, lab)
+            return self._failed(spec, check, wrong, lab)
         except CannotTell as unknown:
-            result = self._result(spec, Outcome.ERROR, observed=str(unknown))
+            return self._result(spec, Outcome.ERROR, observed=str(unknown))
         except (Unreachable, ApiError, KailabError) as lost:
-            result = self._result(spec, Outcome.ERROR, observed=lost.what, evidence=(lost.why,) if lost.why else ())
+            return self._result(spec, Outcome.ERROR, observed=lost.what, evidence=(lost.why,) if lost.why else ())
         except Exception as broken:  # noqa: BLE001 - a check that raises is our fault, never the student's
             log = self._note_crash(spec)
             text = f"the check itself broke ({type(broken).__name__}: {broken}); please report it with {log}"
-            result = self._result(spec, Outcome.ERROR, observed=text)
-        return replace(result, seconds=round(time.monotonic() - started, 3))
+            return self._result(spec, Outcome.ERROR, observed=text)
 
     def _failed(self, spec: CheckSpec, check: Check, wrong: Fail, lab: Lab | None) -> CheckResult:
         evidence = list(wrong.evidence)
@@ -204,43 +213,37 @@ class Run:
         )  # fmt: skip
 
     @contextmanager
-    def _put_back(self, check: Check, lab: Lab) -> Iterator[None]:
-        """Around a trigger: the student's objects and our locks."""
+    def _put_back(self, check: Check, lab: Lab, alone: bool) -> Iterator[None]:
+        """Around a trigger: the student's objects are put back, and whoever changes nodes is alone with them."""
         if check.timing is not Timing.TRIGGER or self._sources is None:
             yield
             return
         self._sources.observation.follow()
-        restorer = Restorer(
-            self._setting.state / "restore" / f"{self._setting.namespace}.json", self._setting.namespace
-        )
-        with self._turn(check, lab):
+        state, namespace = self._setting.state, self._setting.namespace
+        turns, may_stay = Turns(state), self._setting.throwaway and self._is_last
+        restorer = Restorer(state / "restore" / f"{namespace}.json", namespace)
+        with turns.alone(partial(self._waiting, lab)) if alone else nullcontext():
+            began = time.time()
             lab.look_again()
-            if not (self._setting.throwaway and self._is_last):
-                restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
+            lab.begin(min(self._end + self._waited, time.monotonic() + check.seconds))
+            restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
             lab.restorer = restorer
             try:
                 yield
+            except Fail:
+                if not alone and _has_no_node(self._sources.observation.view()) and turns.was_another(began):
+                    may_stay = False
+                    raise _Disturbed from None
+                raise
             finally:
                 lab.say("putting everything back")
-                restorer.restore(self._sources.api)
+                restorer.restore(self._sources.api, objects=not may_stay)
 
-    @contextmanager
-    def _turn(self, check: Check, lab: Lab) -> Iterator[None]:
-        """Whoever changes whole nodes is alone with them; all other triggers may run side by side."""
-        lock = ReadWriteLock(self._setting.state / "nodes.lock", is_singleton=False)
-        acquire = lock.acquire_write if check.exclusive else lock.acquire_read
-        while True:
-            began = time.monotonic()
-            try:
-                with acquire(timeout=1):
-                    lab.begin(min(self._end + self._waited, time.monotonic() + check.seconds))
-                    yield
-                return
-            except Timeout:
-                self._waited += time.monotonic() - began
-                lab.say("another check has its turn on the nodes")
-                if self._cancelled.is_set():
-                    raise CannotTell("interrupted") from None
+    def _waiting(self, lab: Lab, seconds: float) -> None:
+        self._waited += seconds
+        lab.say("another check has its turn on the nodes")
+        if self._cancelled.is_set():
+            raise CannotTell("interrupted")
 
     def _result(self, spec: CheckSpec, outcome: Outcome, **found: Any) -> CheckResult:
         points = spec.points if outcome is Outcome.PASS else 0.0
@@ -260,6 +263,14 @@ class Run:
         with log.open("a") as file:
             file.write(f"lab {self._lab.number}, check {spec.id}\n{traceback.format_exc()}\n")
         return log
+
+
+class _Disturbed(Exception):
+    """The check failed while another run changed nodes, and a pod found none: try again alone."""
+
+
+def _has_no_node(view: Mapping[str, tuple[dict[str, Any], ...]]) -> bool:
+    return any(not pod.get("spec", {}).get("nodeName") for pod in view.get("Pod", ()))
 
 
 def _judge(check: Check, lab: Lab, tape: Tape, *, quick: bool) -> None:

@@ -266,7 +266,7 @@ def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files fro
 @app.command()
 def gate(
     number: Number,
-    jobs: Annotated[int, typer.Option("--jobs", "-j")] = 4,
+    jobs: Annotated[int, typer.Option("--jobs", "-j")] = 5,
     only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "",
 ) -> None:
     """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""

@@ -90,7 +90,7 @@ class Gate:
         return "; ".join(refused)
 
 
-def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: int = 6, only: str = "") -> bool:
+def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: int = 5, only: str = "") -> bool:
     """Run the whole gate, or with `only` the submissions whose name contains that. True when all held.
 
     Raises KailabError when there is no cluster to run it on.
@@ -207,8 +207,9 @@ def _compare(
 
 
 def _outcomes(report: Report) -> str:
-    return ", ".join(f"{check.id}={check.outcome} ({check.observed})" for check in report.checks
-                     if check.outcome is not Outcome.PASS) or "all passed"  # fmt: skip
+    left = [check for check in report.checks if check.outcome is not Outcome.PASS]
+    said = (f"{check.id}={check.outcome} ({check.observed} {list(check.evidence)[:3]})" for check in left)
+    return ", ".join(said) or "all passed"
 
 
 def _life(gate: Gate) -> None:

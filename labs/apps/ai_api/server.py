@@ -68,7 +68,7 @@ class Settings:
             log_level=level,
             port=int(_number("PORT", 8000, least=1, most=65535)),
             start_delay=_number("START_DELAY", 0),
-            shutdown_delay=_number("SHUTDOWN_DELAY", 3),
+            shutdown_delay=_number("SHUTDOWN_DELAY", 5),
             fail_ready=_switch("FAIL_READY"),
             fail_live=_switch("FAIL_LIVE"),
         )
