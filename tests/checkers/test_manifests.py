@@ -1,0 +1,90 @@
+"""Manifests that people write are read without surprises: each problem with its line, whatever the file holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from checkers.manifests import MAX_BYTES, read_file, read_folder, read_text
+
+GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "said"),
+    [
+        ("kind: Pod\n\tapiVersion: v1", 2, "a tab stands where YAML wants spaces"),
+        (f"{GOOD}---\nkind: Pod\n  apiVersion: v1\n", 6, "it is not YAML: mapping values are not allowed"),
+        ("- a\n- b", 1, "it is a list, not an object"),
+        ("# just a thought\nhello", 2, "it is the str 'hello', not an object"),
+        ("apiVersion: v1\nkinds: Pod\nmetadata: {name: a}", 1, "the object has no kind, but a field 'kinds'"),
+        ("apiVersions: v1\nkind: Pod\nmetadata: {name: a}", 1, "no apiVersion, but a field 'apiVersions'"),
+        ("apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: a}", 3, "'kind' is given twice"),
+        ("apiVersion: apps/v1\nkind: deployment\nmetadata: {name: a}", 1, "there is no kind 'deployment'"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {}", 1, "the Pod has no metadata.name"),
+        ("&a [*a]", 1, "an alias contains itself"),
+        ("[" * 5000, 1, "nesting depth"),
+        ("!!python/object/apply:os.system [true]", 1, "could not determine a constructor"),
+        ("a: \x00", 1, "control characters are not allowed"),
+    ],
+)
+def test_a_problem_is_told_with_its_line(text: str, line: int, said: str) -> None:
+    _, problems = read_text(text, "f.yaml")
+    assert len(problems) == 1
+    assert said in problems[0].what
+    assert problems[0].line == line
+
+
+def test_what_is_right_beside_a_broken_document_is_still_read() -> None:
+    objects, problems = read_text(f"{GOOD}---\n\tbroken\n---\n{GOOD}", "f.yaml")
+    assert [item["kind"] for item in objects] == ["ConfigMap", "ConfigMap"]
+    assert len(problems) == 1
+
+
+def test_aliases_that_multiply_are_refused_before_anything_is_built() -> None:
+    rows = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    _, problems = read_text("\n".join(rows), "bomb.yaml")
+    assert "aliases make it larger" in problems[0].what
+
+
+def test_honest_aliases_are_followed() -> None:
+    text = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: &l {app: x}}\nspec: {selector: *l}"
+    objects, problems = read_text(text, "f.yaml")
+    assert (objects[0]["spec"]["selector"], problems) == ({"app": "x"}, [])
+
+
+def test_ten_thousand_lines_are_no_problem() -> None:
+    data = "\n".join(f"  key-{number}: value" for number in range(10_000))
+    objects, problems = read_text(f"{GOOD}data:\n{data}\n", "f.yaml")
+    assert (len(objects[0]["data"]), problems) == (10_000, [])
+
+
+def test_a_list_is_its_items() -> None:
+    text = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: a}}\n- {kind: Pod}"
+    objects, problems = read_text(text, "f.yaml")
+    assert [item["metadata"]["name"] for item in objects] == ["a"]
+    assert "no apiVersion" in problems[0].what
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n---\n---\n", "\n\n"])
+def test_an_empty_file_is_said_to_be_empty(text: str) -> None:
+    assert read_text(text, "f.yaml")[1][0].what == "there is no object in it"
+
+
+def test_files_that_are_no_text_or_too_large_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "b.yaml").write_bytes(b"#" * (MAX_BYTES + 1))
+    assert "not text in UTF-8" in read_file(tmp_path / "a.yaml", "a.yaml")[1][0].what
+    assert "larger than" in read_file(tmp_path / "b.yaml", "b.yaml")[1][0].what
+
+
+def test_links_out_of_a_folder_are_not_followed(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.yaml"
+    secret.write_text(GOOD)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "link.yaml").symlink_to(secret)
+    (folder / "own.yaml").write_text(GOOD)
+    assert [name for name, _ in read_folder(folder)[0]] == ["own.yaml"]
