@@ -23,7 +23,8 @@ class CommandFailed(KailabError):
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
-    """The last `lines` non-blank lines of `text`."""
+    """The last `lines` non-blank lines of `text`, without the stack trace that kind ends with."""
+    text = text.partition("\nStack Trace:")[0]
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 

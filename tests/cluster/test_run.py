@@ -126,3 +126,9 @@ def test_a_failure_quotes_its_own_program_not_an_earlier_one(tmp_path: Path) -> 
 )
 def test_the_tail_is_the_last_lines_that_say_something(text: str, kept: str) -> None:
     assert tail(text) == kept
+
+
+def test_the_tail_ends_before_kinds_stack_trace() -> None:
+    trace = "Stack Trace: \nsigs.k8s.io/kind/pkg/errors.WithStack\n\tx.go:59"
+    said = f"ERROR: failed to create cluster: no space left\n{trace}"
+    assert tail(said) == "ERROR: failed to create cluster: no space left"
