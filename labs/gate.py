@@ -32,6 +32,7 @@ from labs.regrading import replay
 from labs.residue import snapshot
 
 SLOWEST = 5
+SETTLE_SECONDS = 60.0
 
 
 @dataclass
@@ -99,6 +100,7 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     with Course.opened(workspace) as course:
         gate = Gate(lab, course, console)
         lifecycle.close_namespace(course, lab.namespace)
+        _let_settle(course)
         before = snapshot(course.api)
         console.print(Text(f"Author gate of lab {lab.number}, {lab.title}", style="bold"))
         wanted = [item for item in submissions(lab) if only in item.name]
@@ -116,6 +118,17 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     if not only:
         _receipt(gate, seconds)
     return not gate.problems
+
+
+def _let_settle(course: Course) -> None:
+    """What is on its way out already is not this gate's doing."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        leaving = any("deletionTimestamp" in item["metadata"] for item in course.api.list("Namespace")[0])
+        released = any(item["status"]["phase"] == "Released" for item in course.api.list("PersistentVolume")[0])
+        if not leaving and not released:
+            return
+        time.sleep(0.5)
 
 
 def _left(before: dict[str, str], course: Course) -> list[str]:
