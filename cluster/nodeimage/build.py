@@ -55,8 +55,12 @@ SCRATCH_IMAGES = (
     (LOCAL_PATH, programs.LOCAL_PATH, "local-path-provisioner"),
     (METRICS_SERVER, programs.METRICS_SERVER, "metrics-server"),
 )
-WORKER_IMAGES = (KUBE_PROXY, PAUSE, PODROUTES, BUSYBOX)
-CONTROL_PLANE_IMAGES = (*WORKER_IMAGES, *(image for image, _, _ in SCRATCH_IMAGES if image != PODROUTES))
+# CoreDNS too: its second pod goes to whichever node has joined by then.
+WORKER_IMAGES = (KUBE_PROXY, PAUSE, PODROUTES, BUSYBOX, COREDNS)
+CONTROL_PLANE_IMAGES = (
+    *WORKER_IMAGES,
+    *(image for image, _, _ in SCRATCH_IMAGES if image not in WORKER_IMAGES),
+)
 
 Say = Callable[[str], None]
 
