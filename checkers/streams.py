@@ -28,6 +28,7 @@ def exec_in_pod(
             code = channel.returncode  # before read_all, which forgets the channel that tells it
             output = channel.read_all()
             channel.close()
+            channel.sock.shutdown()  # close() leaves the socket open when the server was first to end
     except ApiException as refused:
         raise CannotTell(f"could not run {command[0]!r} in pod {pod}: {refused.reason or refused}") from None
     if code is None:

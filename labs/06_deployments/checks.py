@@ -282,6 +282,7 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
         patch = [{"op": "replace", "path": path, "value": to}]
         return lambda api: api.patch("Deployment", name, lab.namespace, patch)["metadata"]["generation"]
 
+    lab.until(20, partial(_all_is_well, lab))
     with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=10) as traffic:
         lab.throughout(0.5, lambda: None)  # traffic first, so that the very beginning is seen too
         generation = lab.act(f"set image {image}", set_image(image))
@@ -316,6 +317,14 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
         return traffic.total
 
 
+def _all_is_well(lab: Lab) -> None:
+    """What an earlier trigger has disturbed is over, so that every lost request is this one's."""
+    for _ in range(3 * lab.names["replicas"]):
+        answer = lab.http(_url(lab), method="POST", body=PREDICT)
+        if answer.status != 200:
+            raise Fail(f"before the update: {answer}", hint="no-readiness")
+
+
 class _Lost(Exception):
     """Requests have failed, so the verdict is clear: no need to go on."""
 
@@ -328,7 +337,7 @@ def _stop_early(traffic: Any) -> None:
 def _lost_requests(lab: Lab, total: dict[str, Any]) -> Fail:
     deployment = lab.object("Deployment", lab.names["deployment"])
     has_readiness = all(container.get("readinessProbe") for container in workloads.containers(deployment))
-    lines = [f"{entry['after']:.1f} s after the start: {entry['what']}" for entry in total["failures"][:4]]
+    lines = [f"{entry['after']:.1f} s after the start: {entry['what'].strip()}" for entry in total["failures"][:4]]
     return Fail(
         f"{total['failed']} of {total['sent']} requests failed", evidence=lines,
         hint="too-few" if has_readiness else "no-readiness",
