@@ -6,42 +6,53 @@ KAILAB := $(BIN)/kailab
 LABS := $(patsubst labs/%/lab.yaml,%,$(wildcard labs/[0-9][0-9]_*/lab.yaml))
 NUMBERS := $(foreach lab,$(LABS),$(shell expr $(firstword $(subst _, ,$(lab))) + 0))
 
-.PHONY: help setup up down test lint unit cluster-test bench distclean
+.PHONY: help setup notebooks tools locks up down jupyter test lint unit cluster-test bench distclean
 .DELETE_ON_ERROR:
 help:
 	@echo "make lab-N      set up what is missing, start lab N, check it   (N: $(NUMBERS))"
+	@echo "make jupyter    the chapters in JupyterLab, with a lab's checks beside its text"
 	@echo "make test       lint, unit tests, every lab's author gate on the real cluster"
+	@echo "make locks      the locked packages anew, after a change in pyproject.toml"
 	@echo "make bench      the figures that we promise, measured here"
 	@echo "make down       remove the course cluster; make distclean the caches too"
 
-# The environment is made again when the lock changes.
-setup: $(VENV)/.ready
-$(VENV)/.ready: requirements.lock pyproject.toml
+# Three sets of packages, each within the next: what labs need, what notebooks need, what developers need.
+# An environment is made again when its lock changes, and never shrinks.
+setup: $(VENV)/.lab
+notebooks: $(VENV)/.notebook
+tools: $(VENV)/.dev
+$(VENV)/.lab $(VENV)/.notebook $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "kailab needs Python 3.11 or newer: install python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "kailab needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	@echo "Setting up Python packages in $(VENV) (about 20 s the first time)"
+	@echo "Setting up Python packages in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch $@
+	@touch $(patsubst %,$(VENV)/.%,$(SETS_WITHIN_$*) $*)
+SETS_WITHIN_notebook := lab
+SETS_WITHIN_dev := lab notebook
 
 lab-%: setup
 	@$(KAILAB) lab $*
 
+# JUPYTER holds options for JupyterLab itself, such as --no-browser --port 8890.
+jupyter: notebooks
+	@$(BIN)/python -m course $(JUPYTER)
+
 up down: setup
 	@$(KAILAB) $@
 
-lint: setup
+lint: tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-unit: setup
+unit: tools
 	$(BIN)/pytest -q
 
-cluster-test: setup
+cluster-test: tools
 	$(KAILAB) up
 	$(BIN)/pytest -v -m cluster --durations=15
 
@@ -51,9 +62,16 @@ test: lint
 	$(KAILAB) up
 	$(BIN)/pytest -v -m "" --durations=15
 
-bench: setup
+bench: tools
 	$(KAILAB) up
 	$(BIN)/python -m tests.bench
+
+# After a change of dependencies in pyproject.toml; what is locked already stays as it is.
+locks: tools
+	$(BIN)/uv pip compile $(COMPILE) --group dev --extra notebook pyproject.toml -o requirements/dev.lock
+	$(BIN)/uv pip compile $(COMPILE) --group build --extra notebook pyproject.toml -c requirements/dev.lock -o requirements/notebook.lock
+	$(BIN)/uv pip compile $(COMPILE) --group build pyproject.toml -c requirements/dev.lock -o requirements/lab.lock
+COMPILE := --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
 distclean: setup
 	$(KAILAB) distclean

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkers.declare import CannotTell
+from cluster.files import replace
 
 FORMAT = "kailab-evidence/1"
 Entry = tuple[str, Any]
@@ -119,6 +120,4 @@ def unpack(document: dict[str, Any]) -> dict[str, Tape]:
 def write(path: Path, document: dict[str, Any]) -> None:
     """Atomically, so that an interrupted run leaves no half file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".new")
-    unfinished.write_text(json.dumps(document, separators=(",", ":"), default=str))
-    unfinished.replace(path)
+    replace(path, json.dumps(document, separators=(",", ":"), default=str))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from checkers import explain_gpus
 from checkers.scheduling import refusals, requests
 from checkers.workloads import condition
 from cluster.api import Object
@@ -36,6 +37,8 @@ class Facts:
     claims: tuple[Object, ...] = ()
     claim_events: tuple[Object, ...] = ()
     classes: tuple[Object, ...] = ()
+    resource_claims: tuple[Object, ...] = ()
+    slices: tuple[Object, ...] = ()
     logs: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -54,7 +57,7 @@ def explain(facts: Facts) -> list[Reason]:
     pod, status = facts.pod, facts.pod.get("status", {})
     if pod["metadata"].get("deletionTimestamp"):
         return [_leaving(pod)]
-    found = list(_claims(facts))
+    found = [*_claims(facts), *_devices(facts)]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
     if status.get("reason") == "Evicted":
@@ -65,6 +68,14 @@ def explain(facts: Facts) -> list[Reason]:
     if not found:
         found += _not_started(facts)
     return found
+
+
+def _devices(facts: Facts) -> Iterator[Reason]:
+    look = _describe(facts)
+    for what, details, mend in explain_gpus.refused_at_admission(facts.pod):
+        yield Reason(what, details, mend, look)
+    for what, details, mend in explain_gpus.claims(facts.pod, facts.resource_claims, facts.slices):
+        yield Reason(what, details, mend, f"kubectl -n {facts.pod['metadata']['namespace']} get resourceclaims")
 
 
 def _leaving(pod: Object) -> Reason:
@@ -130,13 +141,19 @@ def _unscheduled(facts: Facts) -> Reason:
         return Reason("It is held back by scheduling gates.", tuple(gate["name"] for gate in gates))
     asked = ", ".join(f"{key} {_plain(amount)}" for key, amount in sorted(requests(pod).items())) or "nothing"
     lines = [f"It asks for: {asked}."]
-    open_nodes = []
+    open_nodes, why = [], []
+    there: dict[str, list[Object]] = {}
+    for other in facts.pods:
+        there.setdefault(other["spec"].get("nodeName", ""), []).append(other)
     for node in facts.nodes:
-        there = [other for other in facts.pods if other["spec"].get("nodeName") == node["metadata"]["name"]]
-        against = refusals(pod, node, there)
+        own = node["metadata"]["name"]
+        against = refusals(pod, node, there.get(own, []))
         if not against:
-            open_nodes.append(node["metadata"]["name"])
-        lines.append(f"{node['metadata']['name']}: {'; '.join(against) or 'fits, as far as can be told here'}")
+            open_nodes.append(own)
+        if (broken := explain_gpus.faulty(node)) and any(name.startswith("nvidia.com/") for name in requests(pod)):
+            against.append(broken)
+        why.append((own, "; ".join(against) or "fits, as far as can be told here"))
+    lines += explain_gpus.together(why)
     if said:
         lines.append(f"The scheduler says: {said}")
     what = "No node can take it." if not open_nodes else f"It has no node yet, though {', '.join(open_nodes)} may fit."

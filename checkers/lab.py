@@ -159,12 +159,15 @@ class Lab:
         return bool(self._ask(f"tcp {host}:{port}", lambda: self._live.prober.tcp(host, port))["open"])
 
     def exec(self, pod: str, command: list[str], *, container: str = "", namespace: str = "") -> tuple[int, str]:
-        """Run a program in a container: (exit code, output of both streams)."""
-        from checkers.streams import exec_in_pod
+        """Run a program in a container: (exit code, output of both streams). Raises Fail when it does not run."""
+        from checkers.streams import NOT_RUNNING, exec_in_pod
 
         where = namespace or self.namespace
         key = f"exec {where}/{pod} {' '.join(command)}"
         answer: Any = self._ask(key, lambda: list(exec_in_pod(self._live.api, pod, where, command, container)))
+        if answer[0] == NOT_RUNNING:
+            raise Fail(f"the container of pod {pod} does not keep running",
+                       about=None if namespace else self.find("Pod", pod))  # fmt: skip
         return int(answer[0]), str(answer[1])
 
     def logs(self, pod: str, *, container: str = "", tail: int = 20, previous: bool = False) -> str:
@@ -313,6 +316,17 @@ class Lab:
             api.patch("Node", node, "", {"spec": {"unschedulable": True}})
 
         self.act(f"cordon node {node}", close)
+
+    def break_gpu(self, gpu: str, fault: str) -> None:
+        """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""
+        from cluster.gpu import control, faults
+
+        def damage(api: Api) -> None:
+            if self.restorer is not None:
+                self.restorer.breaks(gpu)
+            control.fault(api, control.slot(gpu), faults.from_text(fault))
+
+        self.act(f"break GPU {gpu} ({fault})", damage)
 
     @contextmanager
     def traffic(self, url: str, **options: Any) -> Iterator[Traffic]:

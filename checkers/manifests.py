@@ -59,6 +59,11 @@ def read_file(path: Path, name: str) -> tuple[list[Object], list[Problem]]:
             content = file.read(MAX_BYTES + 1)
     except OSError as failed:
         return [], [Problem(name, 0, f"it can't be read: {failed.strerror}")]
+    return read_content(content, name)
+
+
+def read_content(content: bytes, name: str) -> tuple[list[Object], list[Problem]]:
+    """The objects of a file that was read up to a byte more than MAX_BYTES at least, and its problems."""
     if len(content) > MAX_BYTES:
         return [], [Problem(name, 0, f"it is larger than {MAX_BYTES // 2**20} MiB: no manifest is that long")]
     try:
@@ -85,6 +90,22 @@ def read_text(text: str, name: str) -> tuple[list[Object], list[Problem]]:
     return objects, problems
 
 
+class _Loader(LOADER):  # type: ignore[misc]  # the class depends on whether libyaml is there
+    """YAML as kubectl reads it on its way to JSON, which has no dates and no bytes."""
+
+
+def _text_of(_: _Loader, node: yaml.ScalarNode) -> str:
+    return str(node.value)
+
+
+def _text_of_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return bytes(loader.construct_yaml_binary(node)).decode()
+
+
+_Loader.add_constructor("tag:yaml.org,2002:timestamp", _text_of)
+_Loader.add_constructor("tag:yaml.org,2002:binary", _text_of_binary)
+
+
 class _Wrong(Exception):
     def __init__(self, what: str, mend: str = "", line: int = 0) -> None:
         self.what, self.mend, self.line = what, mend, line
@@ -106,19 +127,34 @@ def _first_line(document: str) -> int:
 
 
 def _value(document: str) -> Any:
-    loader = LOADER(document)
+    loader = _Loader(document)
     try:
         node = loader.get_node() if loader.check_node() else None
         if node is None:
             return None
         _require_small(node)
-        return loader.construct_document(node)
+        return _as_json(loader.construct_document(node))
     except yaml.MarkedYAMLError as wrong:
         raise _in_words(wrong, document) from None
     except (yaml.YAMLError, ValueError, RecursionError) as wrong:
         raise _Wrong(f"it is not YAML: {wrong}") from None
     finally:
         loader.dispose()
+
+
+def _as_json(value: Any) -> Any:
+    """Keys that YAML took for numbers or booleans are text in JSON."""
+    if isinstance(value, dict):
+        return {_key(key): _as_json(entry) for key, entry in value.items()}
+    if isinstance(value, set):
+        return dict.fromkeys(map(_key, value))
+    return [_as_json(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, bool):
+        return str(key).lower()
+    return "null" if key is None else str(key)
 
 
 def _in_words(wrong: yaml.MarkedYAMLError, document: str) -> _Wrong:
@@ -202,6 +238,9 @@ def _require_object(item: Any) -> None:
     metadata = item.get("metadata")
     if not isinstance(metadata, dict) or not (metadata.get("name") or metadata.get("generateName")):
         raise _Wrong(f"the {kind} has no metadata.name", "give it a name")
+    for field in ("name", "generateName", "namespace"):
+        if not isinstance(metadata.get(field) or "", str):
+            raise _Wrong(f"metadata.{field} of the {kind} is {_shape(metadata[field])}, not text", "put it in quotes")
 
 
 def _shape(value: Any) -> str:

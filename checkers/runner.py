@@ -48,6 +48,7 @@ class Run:
     def __init__(
         self, lab: LabSpec, checks: Checks, setting: Setting, sources: Sources | None,
         *, tapes: dict[str, Tape] | None = None, listen: Listener = lambda *_: None,
+        cancelled: threading.Event | None = None,
     ) -> None:  # fmt: skip
         self._lab, self._checks, self._setting, self._sources = lab, checks, setting, sources
         self._listen = listen
@@ -55,7 +56,7 @@ class Run:
         self.tapes: dict[str, Tape] = tapes if tapes is not None else {}
         self._results: dict[str, CheckResult] = {}
         self._finished = {spec.id: threading.Event() for spec in lab.checks}
-        self._cancelled = threading.Event()
+        self._cancelled = cancelled or threading.Event()
         self._waited = 0.0  # seconds in which other runs had their turn on the nodes
         self._is_last = False  # whether the last trigger is running
         self._end = time.monotonic() + lab.seconds
@@ -154,6 +155,7 @@ class Run:
             self._finished[need].wait()
         missing = [need for need in check.needs if self._results.get(need, _NOTHING).outcome is not Outcome.PASS]
         if self._cancelled.is_set():
+            self._finish(self._result(spec, Outcome.ERROR, observed="interrupted"))
             return
         if missing:
             titles = {item.id: item.title for item in self._lab.checks}

@@ -80,6 +80,14 @@ def require_rolled_out(deployment: Object, replicas: int) -> None:
                    hint="not-ready")  # fmt: skip
 
 
+def claim_names(pod: Object) -> dict[str, str]:
+    """The pod's ResourceClaims by the names that it gives them; empty for one not yet made from its template."""
+    statuses = pod.get("status", {}).get("resourceClaimStatuses") or []
+    made = {one["name"]: one.get("resourceClaimName", "") for one in statuses}
+    wanted = pod["spec"].get("resourceClaims") or []
+    return {one["name"]: one.get("resourceClaimName") or made.get(one["name"], "") for one in wanted}
+
+
 def is_stuck(pod: Object) -> bool:
     """Whether waiting alone won't help: the image can't be had, or the container keeps ending."""
     hopeless = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff",

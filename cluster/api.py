@@ -14,7 +14,7 @@ import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -106,6 +106,10 @@ class Api:
 
     def close(self) -> None:
         self._pool.clear()
+
+    def acting_as(self, user: str) -> Api:
+        """The same cluster with no more than a user's rights ("User Impersonation" in kubernetes.io/docs)."""
+        return Api(replace(self._target, headers={**self._target.headers, "Impersonate-User": user}))
 
     @contextmanager
     def as_kubernetes_client(self) -> Iterator[Any]:

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,12 +18,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from cluster import addons, kindconfig, nodes, registry, tools
+from cluster import addons, kernel, kindconfig, nodes, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
 from cluster.api import Api, ApiError, Unreachable, connect
 from cluster.engine import Engine
 from cluster.errors import KailabError
+from cluster.gpu import addon as gpu
 from cluster.identity import Identity
 from cluster.images import ImageRecipe
 from cluster.nodeimage import build as nodeimage
@@ -33,7 +35,9 @@ from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
 IMAGES_MARK = "/kind/kailab-images"
+RECIPE_NOTE = "kailab.dev/image-recipe"
 READY_SECONDS = 180
+POOLS = 8
 # What a first bring-up writes, measured with du: caches, Go's build cache, engine images, five nodes.
 DISK_TO_BUILD = 14 * 2**30
 DISK_TO_CREATE = 4 * 2**30
@@ -55,7 +59,7 @@ class Bringup:
     def __init__(self, workspace: Workspace, extras: Extras) -> None:
         self._workspace = workspace
         self._extras = extras
-        self._recipes = (*extras.images, CLOUD)
+        self._recipes = (*extras.images, CLOUD, gpu.IMAGE)
         self._name = workspace.cluster_name
         self._engine: Engine | None = None
         self._tools: tools.Tools | None = None
@@ -74,8 +78,8 @@ class Bringup:
             Step("node-image", "Node images", 840, self._make_node_images),
             Step("course-images", "Images of the course's programs", 60, self._make_course_images),
             Step("nodes", "Cluster nodes", 40, self._make_nodes),
-            Step("addons", "Add-ons: storage, metrics, load balancer", 5, self._apply_addons),
             Step("load", "Course images on every node", 30, self._load_images),
+            Step("addons", "Add-ons: storage, metrics, load balancer, GPUs", 5, self._apply_addons),
             Step("ready", "Everything ready", 20, self._wait_ready),
         ]
 
@@ -107,7 +111,7 @@ class Bringup:
                 say(recipe.name)
                 builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
         if self._node_images.worker and not self._exists():
-            say("putting them into the node images")
+            say("laying them into the node images")
             key, names = self._images_key(), [recipe.name for recipe in self._recipes]
             self._node_images = kindconfig.Images(
                 *(nodeimage.bake(self.engine, image, names, key, IMAGES_MARK, log)
@@ -129,6 +133,8 @@ class Bringup:
         return Identity.creating(self._workspace) or any(state.state == "absent" for state in states)
 
     def _make_nodes(self, log: Path, say: Say) -> str:
+        if said := kernel.raise_inotify():
+            say(said)
         if self._exists() and self._half_made():
             say("an earlier start was interrupted: making the nodes again")
             self._delete_nodes(log)
@@ -193,11 +199,20 @@ class Bringup:
                 time.sleep(0.2)
 
     def _apply_addons(self, log: Path, say: Say) -> str:
-        pool = [str(address) for address in _load_balancer_pool(self.engine)]
+        pool = [str(address) for address in _load_balancer_pool(self.engine, self._name)]
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
-            for item in (*addons.manifests(pool=pool), *self._extras.manifests):
-                _apply_when_known(api, item)
+            for item in (*addons.manifests(pool=pool), *gpu.manifests(), *self._extras.manifests):
+                _apply_when_known(api, self._with_recipe(item))
         return f"load balancer addresses {pool[0]} to {pool[-1]}"
+
+    def _with_recipe(self, item: dict[str, Any]) -> dict[str, Any]:
+        """A workload notes how its image was made: tags stay, and pods of an older image must be replaced."""
+        template = (item.get("spec") or {}).get("template") or {}
+        used = {container["image"] for container in (template.get("spec") or {}).get("containers", [])}
+        made = [builder.recipe_hash(recipe) for recipe in self._recipes if recipe.name in used]
+        if made:
+            template.setdefault("metadata", {}).setdefault("annotations", {})[RECIPE_NOTE] = " ".join(made)
+        return item
 
     def _load_images(self, log: Path, say: Say) -> str:
         key = self._images_key()
@@ -272,7 +287,7 @@ def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
         conditions = present.get(node.name, {}).get("status", {}).get("conditions", [])
         if not any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
             waiting.append(f"node {node.name}")
-    for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *extra):
+    for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *gpu.READY, *extra):
         item = api.get(kind, name, namespace)
         if not _is_ready(kind, item):
             waiting.append(f"{kind} {name}")
@@ -285,8 +300,11 @@ def _is_ready(kind: str, item: dict[str, Any] | None) -> bool:
     status = item.get("status", {})
     if kind == "APIService":
         return any(c["type"] == "Available" and c["status"] == "True" for c in status.get("conditions", []))
+    if status.get("observedGeneration", 0) < item["metadata"].get("generation", 0):
+        return False
     if kind == "DaemonSet":
-        return bool(status.get("numberReady", 0) >= max(status.get("desiredNumberScheduled", 0), 1))
+        wanted = max(status.get("desiredNumberScheduled", 0), 1)
+        return bool(min(status.get("numberReady", 0), status.get("updatedNumberScheduled", 0)) >= wanted)
     return bool(status.get("availableReplicas", 0) >= item["spec"].get("replicas", 1))
 
 
@@ -309,14 +327,19 @@ def machine_of(engine: Engine) -> kindconfig.Machine:
     return kindconfig.Machine(int(cores), int(memory) // 2**20)
 
 
-def _load_balancer_pool(engine: Engine, size: int = 16) -> list[ipaddress.IPv4Address]:
-    """The last addresses of kind's network: the engine hands out the first ones."""
+def _load_balancer_pool(engine: Engine, cluster: str, size: int = 16) -> list[ipaddress.IPv4Address]:
+    """`size` of the last addresses of kind's network: the engine hands out the first ones.
+
+    Which of the last eight pools is the cluster's own, by its name: two on one machine share that network. A small
+    network has room for one pool only.
+    """
+    pool = zlib.crc32(cluster.encode()) % POOLS
     for line in engine.run("network", "inspect", "kind", "--format", "{{json .}}").stdout.splitlines():
         for found in _subnets(json.loads(line)):
             network = ipaddress.ip_network(found, strict=False)
             if isinstance(network, ipaddress.IPv4Network):
-                last = int(network.broadcast_address)
-                return [ipaddress.IPv4Address(last - back) for back in range(size, 0, -1)]
+                end = int(network.broadcast_address) - (pool * size if network.num_addresses > 1024 else 0)
+                return [ipaddress.IPv4Address(end - back) for back in range(size, 0, -1)]
     raise KailabError("kind's network has no IPv4 subnet.", mend="kailab down, then kailab up")
 
 
@@ -389,7 +412,7 @@ def remove_caches(workspace: Workspace, console: Console) -> None:
     """Remove what can be made again: programs, images of ours in the engine, Go's and pip's leftovers of kailab."""
     engine = engines.find()
     if engine is not None:
-        for reference in ("kailab/*", "ai-app"):
+        for reference in ("kailab/*", "ai-app", "gpu-app"):
             listed = engine.run("image", "ls", "--quiet", "--filter", f"reference={reference}").stdout.split()
             if listed:
                 engine.run("image", "rm", "--force", *sorted(set(listed)), check=False)

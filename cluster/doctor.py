@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster import bringup, engine, registry, tools
+from cluster import bringup, engine, kernel, registry, tools
 from cluster.nodeimage import build as nodeimage
 from cluster.nodeimage import programs
 from cluster.workspace import Workspace
@@ -48,6 +48,7 @@ def _findings(workspace: Workspace) -> Iterator[Finding]:
     yield _tool("kubectl", tools.find_kubectl(workspace), f"kubectl 1.{tools.KUBECTL_MINORS[0]}")
     yield _memory()
     yield _disk(workspace, found)
+    yield from _watchers()
 
 
 def _images(workspace: Workspace, found: engine.Engine | None) -> Iterator[Finding]:
@@ -78,6 +79,16 @@ def _memory() -> Finding:
         return Finding("memory", True, "unknown here")
     good = total >= MEMORY
     return Finding("memory", good, f"{total / 2**30:.0f} GiB", _unless(good, f"{MEMORY >> 30} GiB are needed"))
+
+
+def _watchers() -> Iterator[Finding]:
+    limit = kernel.inotify_instances()
+    if limit is None:
+        return
+    enough = limit >= kernel.INOTIFY_INSTANCES
+    good = enough or os.geteuid() == 0
+    found = f"{limit} a user" + _unless(enough or not good, "; `kailab up` raises it until the next boot")
+    yield Finding("inotify instances", good, found, _unless(good, kernel.RAISE))
 
 
 def _disk(workspace: Workspace, found: engine.Engine | None) -> Finding:

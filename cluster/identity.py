@@ -6,6 +6,7 @@ import json
 
 from cluster.api import Api
 from cluster.errors import KailabError
+from cluster.files import replace
 from cluster.workspace import Workspace
 
 
@@ -22,10 +23,7 @@ class Identity:
 
     @staticmethod
     def _write(workspace: Workspace, note: dict[str, object]) -> None:
-        path = workspace.state / "cluster.json"
-        unfinished = path.with_suffix(".new")
-        unfinished.write_text(json.dumps(note))
-        unfinished.replace(path)
+        replace(workspace.state / "cluster.json", json.dumps(note))
 
     @classmethod
     def begin(cls, workspace: Workspace) -> None:

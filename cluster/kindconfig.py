@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cluster.topology import NODES, Node
+from cluster.topology import NODES, Node, taint
 
 SHARED_MOUNT = "/kailab/shared"
-# Requests per second that the controller manager and the scheduler may send; their default of 20 and 50 makes
-# thousands of simulated pods take minutes.
-CLIENT_QPS = 300
+# Requests per second that the controller manager and the scheduler may send. With their defaults of 20 and 50,
+# thousands of simulated pods take minutes; much more than this starves the kubelets on a machine with two cores.
+_CLIENT_LIMITS = (("kube-api-qps", 100), ("kube-api-burst", 150))
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,20 @@ def _text(document: dict[str, Any]) -> str:
 def _patches(node: Node) -> list[dict[str, Any]]:
     registration: dict[str, Any] = {"name": node.name}
     if node.taint:
-        key_value, effect = node.taint.rsplit(":", 1)
-        key, value = key_value.split("=", 1)
-        registration["taints"] = [{"key": key, "value": value, "effect": effect}]
+        registration["taints"] = [taint(node.taint)]
     kind = "InitConfiguration" if node.is_control_plane else "JoinConfiguration"
+    # kind gives the scheduler no arguments of its own, so there is no list to append to, as below.
+    limits = [{"name": name, "value": str(value)} for name, value in _CLIENT_LIMITS]
     return [
+        *([{"kind": "ClusterConfiguration", "scheduler": {"extraArgs": limits}}] if node.is_control_plane else []),
         {"kind": kind, "nodeRegistration": registration},
         {
             "kind": "KubeletConfiguration",
             "failCgroupV1": False,
             # Nodes start together and pull nothing: look often while the cluster comes up, it costs little.
             "nodeStatusUpdateFrequency": "4s",
+            # Nodes share one machine's process numbers: a pod that forks without end must stop at itself.
+            "podPidsLimit": 512,
         },
         # An unprivileged engine may not touch the host's connection tracking.
         {
@@ -88,7 +91,7 @@ def _list_patches(node: Node, machine: Machine) -> list[dict[str, str]]:
         operations = [
             _append(f"/{component}/extraArgs/-", name, str(value))
             for component in ("controllerManager",)
-            for name, value in (("kube-api-qps", CLIENT_QPS), ("kube-api-burst", CLIENT_QPS * 2))
+            for name, value in _CLIENT_LIMITS
         ]
         patches.append(_kubeadm_patch("ClusterConfiguration", operations))
     if node.allocatable is not None:

@@ -55,6 +55,7 @@ _CLUSTER_WIDE = {
     "apiextensions.k8s.io/v1": "CustomResourceDefinition customresourcedefinitions",
     "resource.k8s.io/v1": "DeviceClass deviceclasses|ResourceSlice resourceslices",
     "metrics.k8s.io/v1beta1": "NodeMetrics nodes",
+    "flowcontrol.apiserver.k8s.io/v1": "FlowSchema flowschemas",
     "admissionregistration.k8s.io/v1": "ValidatingWebhookConfiguration validatingwebhookconfigurations|"
     "MutatingWebhookConfiguration mutatingwebhookconfigurations|"
     "ValidatingAdmissionPolicy validatingadmissionpolicies",

@@ -56,6 +56,12 @@ def find_kubectl(workspace: Workspace) -> Path | None:
     return None
 
 
+def program_folders(workspace: Workspace) -> list[str]:
+    """What PATH needs for `kubectl`, as far as there is one, and `kailab` itself."""
+    programs = (find_kubectl(workspace), Path(sys.executable))
+    return list(dict.fromkeys(str(program.parent) for program in programs if program is not None))
+
+
 def ensure(workspace: Workspace, log: Path, say: Callable[[str], None]) -> Tools:
     """Both programs; what is missing is obtained into the cache, never into the system.
 

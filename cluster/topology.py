@@ -51,6 +51,13 @@ NODES = (
 CONTROL_PLANE = NODES[0]
 
 
+def taint(text: str) -> dict[str, str]:
+    """`key=value:effect` as the API has it."""
+    key_value, effect = text.rsplit(":", 1)
+    key, value = key_value.split("=", 1)
+    return {"key": key, "value": value, "effect": effect}
+
+
 def container_name(cluster: str, node: Node) -> str:
     """The node's container, as kind names it."""
     return f"{cluster}-{node.container}"

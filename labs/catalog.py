@@ -56,8 +56,25 @@ class _Starter(_Strict):
     says: _Text
 
 
+class Borrowed(_Strict):
+    """Something outside the lab's namespace that the lab's student may make: an object, or a label of a node.
+    Before the lab there is none, and when it is finished there is none again."""
+
+    kind: str
+    name: str
+    namespace: str = ""
+    label: str = ""
+
+    @model_validator(mode="after")
+    def _labels_are_of_nodes(self) -> Borrowed:
+        if (self.kind == "Node") != bool(self.label):
+            raise ValueError("a Node is borrowed by one of its labels, anything else as a whole")
+        return self
+
+
 class _LabFile(_Strict):
-    """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share."""
+    """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share.
+    `side_by_side`: how many submissions the cluster has room for at once, where that is fewer than usual."""
 
     number: Annotated[int, Field(ge=1, le=99)]
     slug: _Id
@@ -65,6 +82,8 @@ class _LabFile(_Strict):
     summary: _Text
     minutes: Annotated[int, Field(gt=0)]
     seconds: Annotated[float, Field(gt=0)] = 300.0
+    side_by_side: Annotated[int, Field(ge=1)] = 5
+    borrows: tuple[Borrowed, ...] = ()
     names: Mapping[str, str | int]
     starter: _Starter
     tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]
@@ -78,6 +97,12 @@ class _LabFile(_Strict):
             twice = sorted({name for name in ids if ids.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} ids used twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _borrowed_by_one(self) -> _LabFile:
+        if self.borrows and self.side_by_side > 1:
+            raise ValueError("what a lab borrows there is but once: side_by_side must be 1")
         return self
 
 

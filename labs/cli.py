@@ -8,7 +8,6 @@ import os
 import shlex
 import sys
 import traceback
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,19 +15,21 @@ import typer
 
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
+from labs import gpu_cli
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from checkers.results import Report
     from labs.catalog import LabFolder
+    from labs.desk import Desk
     from labs.lifecycle import Course
-    from labs.progress import Progress
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
     help="Kubernetes for AI: labs on a real local cluster, checked. Start with `make lab-6` or `kailab up`.",
 )  # fmt: skip
+app.add_typer(gpu_cli.app, name="gpu")
 Number = Annotated[int, typer.Argument(metavar="N", help="the lab's number, see `kailab list`")]
 TaskOption = Annotated[str, typer.Option("--task", "-t", help="only this task")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout (checkers/schema.json)")]
@@ -103,25 +104,22 @@ def list_labs() -> None:
 @app.command()
 def start(number: Number) -> None:
     """Make the lab's namespace with what it gives you, and your folder in work/."""
-    from labs import lifecycle
+    from labs.desk import Desk
     from labs.screens import show_started
 
-    lab = _lab(number)
-    with lifecycle.Course.opened(Workspace.here()) as course:
-        news = lifecycle.start(course, lab)
-        show_started(lab, course.work(lab), news, _console())
+    desk = Desk(Workspace.here(), _lab(number))
+    show_started(desk.lab, desk.folder, desk.start(), _console())
 
 
 @app.command()
 def reset(number: Number, yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False) -> None:
     """Begin the lab anew. Your files move to a folder beside; nothing is lost."""
-    from labs import lifecycle
+    from labs.desk import Desk
 
     lab = _lab(number)
     if not yes:
         typer.confirm(f"Delete everything in namespace {lab.namespace} and start lab {number} anew?", abort=True)
-    with lifecycle.Course.opened(Workspace.here()) as course:
-        kept = lifecycle.reset(course, lab)
+    kept = Desk(Workspace.here(), lab).reset()
     typer.echo(f"lab {number} is as at the start" + (f"; your files are in {kept}" if kept else ""))
 
 
@@ -157,37 +155,35 @@ def check(
 @app.command("lab", hidden=True)
 def lab_command(number: Number, as_json: JsonOption = False) -> None:
     """What `make lab-N` does: set-up that is missing, start the lab if need be, check it."""
-    from labs import lifecycle
+    from labs.desk import Desk
     from labs.screens import show_started
     from labs.setup import ensure_up
 
     lab, workspace = _lab(number), Workspace.here()
     ensure_up(workspace, _console(stderr=as_json))
-    with lifecycle.Course.opened(workspace) as course:
-        news = lifecycle.start(course, lab)
-        if news and not as_json:
-            show_started(lab, course.work(lab), news, _console())
+    desk = Desk(workspace, lab)
+    news = desk.start()
+    if news and not as_json:
+        show_started(lab, desk.folder, news, _console())
     raise typer.Exit(_check(lab, "", as_json))
 
 
 def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> int:
     from labs import lifecycle
-    from labs.progress import Progress
+    from labs.desk import Desk
     from labs.worknotes import notes
 
-    workspace = Workspace.here()
-    with lifecycle.Course.opened(workspace) as course:
-        progress = Progress(workspace)
-        entry = progress.lab(lab.number)
+    desk = Desk(Workspace.here(), lab)
+    with lifecycle.Course.opened(desk.workspace) as course:
+        entry = desk.entry
         if as_json:
             report = lifecycle.check(course, lab, given=entry.given, task=task, quick=quick).report
         else:
             report = _check_with_progress(course, lab, task, entry.given, quick=quick)
-        remarks = notes(course.api, course.work(lab), lab.namespace) if report.exit_code == 1 and not as_json else []
+        remarks = notes(course.api, desk.folder, lab.namespace) if report.exit_code == 1 and not as_json else []
     if not task and not quick:
-        progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"))
-        progress.save()
-    _print(report, progress, lab, as_json)
+        desk.note(report)
+    _print(report, desk, as_json)
     if remarks:
         from labs.screens import show_notes
 
@@ -213,16 +209,15 @@ def _check_with_progress(course: Course, lab: LabFolder, task: str, given: dict[
         return lifecycle.check(course, lab, given=given, task=task, quick=quick, listen=listen).report
 
 
-def _print(report: Report, progress: Progress, lab: LabFolder, as_json: bool) -> None:
+def _print(report: Report, desk: Desk, as_json: bool) -> None:
     if as_json:
         from checkers.report.document import to_document
 
         print(json.dumps(to_document(report), indent=2))
         return
     from checkers.report.terminal import show
-    from labs.progress import hints_left
 
-    show(report, _console(), hints_left=hints_left(lab.spec, progress.lab(lab.number)))
+    show(report, _console(), hints_left=desk.hints_left())
 
 
 @app.command()
@@ -255,6 +250,22 @@ def explain(
 
 
 @app.command()
+def grade(
+    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders, YAML files, notebooks, zip archives")],
+    number: Annotated[int, typer.Option("--lab", "-l", help="the lab that they are for")],
+    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="side by side, as far as the lab has room")] = 4,
+    out: Annotated[Path, typer.Option("--out", "-o", help="the table; feedback goes beside it")] = Path("grades.csv"),
+    again: Annotated[bool, typer.Option("--again", help="also what is graded already")] = False,
+    as_json: JsonOption = False,
+) -> None:  # fmt: skip
+    """Grade a class: each submission in a namespace of its own. Run it again to go on after a stop."""
+    from labs.grading.screen import grade_class
+
+    raise typer.Exit(grade_class(Workspace.here(), _lab(number), paths, jobs=jobs, out=out, again=again,
+                                 as_json=as_json, console=_console(stderr=as_json)))  # fmt: skip
+
+
+@app.command()
 def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files from .kailab/evidence")],
             as_json: JsonOption = False) -> None:  # fmt: skip
     """Grade recorded evidence again, without a cluster."""
@@ -266,25 +277,23 @@ def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files fro
 @app.command()
 def gate(
     number: Number,
-    jobs: Annotated[int, typer.Option("--jobs", "-j")] = 5,
+    jobs: Annotated[int, typer.Option("--jobs", "-j", help="submissions side by side; 0: what the lab allows")] = 0,
     only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "",
 ) -> None:
     """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""
     from labs.gate import run_gate
 
-    raise typer.Exit(0 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 1)
+    raise typer.Exit(1 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 0)
 
 
 @app.command()
 def env() -> None:
     """Shell lines that put `kubectl`, set to the course cluster, and `kailab` on PATH: eval "$(kailab env)"."""
-    from cluster.tools import find_kubectl
+    from cluster.tools import program_folders
 
     workspace = Workspace.here()
     print(f"export KUBECONFIG={shlex.quote(str(workspace.kubeconfig))}")
-    programs = (find_kubectl(workspace), Path(sys.executable))
-    folders = dict.fromkeys(str(program.parent) for program in programs if program is not None)
-    print(f'export PATH={shlex.quote(":".join(folders))}:"$PATH"')
+    print(f'export PATH={shlex.quote(":".join(program_folders(workspace)))}:"$PATH"')
 
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},

@@ -100,17 +100,19 @@ def _facts(api: Api, pod: Object) -> Facts:
     def listed(kind: str, where: str = "", **selectors: str) -> tuple[Object, ...]:
         return tuple(api.list(kind, where, **selectors)[0])
 
-    with ThreadPoolExecutor(6) as pool:
+    with ThreadPoolExecutor(8) as pool:
         events = pool.submit(listed, "Event", namespace, fieldSelector=f"involvedObject.uid={uid}")
         nodes, pods = pool.submit(listed, "Node"), pool.submit(listed, "Pod")
         claims = pool.submit(listed, "PersistentVolumeClaim", namespace)
         about_claims = "involvedObject.kind=PersistentVolumeClaim"
         claim_events = pool.submit(listed, "Event", namespace, fieldSelector=about_claims)
         classes = pool.submit(listed, "StorageClass")
+        resource_claims = pool.submit(listed, "ResourceClaim", namespace)
+        slices = pool.submit(listed, "ResourceSlice")
         logs = _logs(api, pod)
     return Facts(
         pod, events.result(), nodes.result(), pods.result(), claims.result(), claim_events.result(), classes.result(),
-        logs,
+        resource_claims.result(), slices.result(), logs,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from checkers.declare import Timing
 from checkers.results import Outcome, Report
+from checkers.scheduling import requests
 from cluster.api import ApiError, Object
 from cluster.errors import KailabError
 from cluster.run import CommandFailed, run
@@ -91,8 +92,9 @@ class Gate:
         return "; ".join(refused)
 
 
-def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: int = 5, only: str = "") -> bool:
-    """Run the whole gate, or with `only` the submissions whose name contains that. True when all held.
+def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: int = 0, only: str = "") -> list[str]:
+    """Run the whole gate, or with `only` the submissions whose name contains that; what did not hold.
+    `jobs` submissions run side by side; 0 means what the lab says.
 
     Raises KailabError when there is no cluster to run it on.
     """
@@ -100,13 +102,20 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     with Course.opened(workspace) as course:
         gate = Gate(lab, course, console)
         lifecycle.close_namespace(course, lab.namespace)
+        lifecycle.give_back(course.api, lab)
         _let_settle(course)
         before = snapshot(course.api)
         console.print(Text(f"Author gate of lab {lab.number}, {lab.title}", style="bold"))
         wanted = [item for item in submissions(lab) if only in item.name]
+        jobs = jobs or lab.file.side_by_side
         with ThreadPoolExecutor(len(wanted) + 1) as gate.closing, ThreadPoolExecutor(jobs) as pool:
             parts = [] if only else [pool.submit(_life, gate), pool.submit(_twice, gate)]
-            split = lanes(lab.manifests("solution"), lab.manifests("given"), wanted)
+            # What is borrowed is there but once, and is nothing to take away between two submissions.
+            kept = [
+                *lab.manifests("given"),
+                *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows),
+            ]
+            split = lanes(lab.manifests("solution"), kept, wanted)
             parts += [pool.submit(_try_lane, gate, number, lane) for number, lane in enumerate(split)]
             for part in parts:
                 part.result()
@@ -117,7 +126,7 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     _summary(gate, seconds, len(wanted))
     if not only:
         _receipt(gate, seconds)
-    return not gate.problems
+    return gate.problems
 
 
 def _let_settle(course: Course) -> None:
@@ -157,8 +166,23 @@ def _try_lane(gate: Gate, number: int, lane: Lane) -> None:
             with gate.part(item.name) as problem:
                 _try(gate, item, namespace, given, problem, last=not lane.shared)
     finally:
-        # Mostly waiting, so the next lane can begin meanwhile.
+        # Mostly waiting, so the next lane can begin meanwhile: as soon as what is scarce is free again.
         gate.closing.submit(_close, gate, namespace)
+        _wait_for_devices(course, namespace)
+        lifecycle.give_back(course.api, lab)
+
+
+def _wait_for_devices(course: Course, namespace: str) -> None:
+    """Return when no pod of the namespace holds a device: all submissions share the few that the cluster has."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while any(map(_holds_device, course.api.list("Pod", namespace)[0])) and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
+def _holds_device(pod: Object) -> bool:
+    is_over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    # Extended resources are those with a domain: "Managing Resources for Containers" in kubernetes.io/docs.
+    return not is_over and any("/" in name for name in requests(pod))
 
 
 def _close(gate: Gate, namespace: str) -> None:

@@ -10,24 +10,22 @@ from rich.text import Text
 from checkers.spec import TaskSpec
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
-from labs.catalog import LabFolder, facts, fill_in
-from labs.progress import LabProgress, Progress, hints_left, next_hint
+from labs.catalog import LabFolder
+from labs.desk import Desk
+from labs.progress import LabProgress
 
 
 def give_hint(workspace: Workspace, lab: LabFolder, task_id: str, console: Console) -> None:
     """Print the next hint of a task, by default of the first that isn't passed, and note that it was taken."""
-    progress = Progress(workspace)
-    entry = progress.lab(lab.number)
-    task = _task(lab, entry, task_id)
-    hint = next_hint(task, entry)
+    desk = Desk(workspace, lab)
+    task = _task(lab, desk.entry, task_id)
+    hint = desk.hint(task.id)
     console.print(Text(f"Lab {lab.number}, {task.title}", style="bold"))
     if hint is None:
         console.print(f"That was the last hint for this task. One solution: kailab solution {lab.number} --give-up")
         return
-    entry.shown.setdefault(task.id, []).append(hint.text)
-    progress.save()
-    console.print(Markdown(hint.text))
-    left = hints_left(lab.spec, entry)[task.id]
+    console.print(Markdown(hint))
+    left = desk.hints_left()[task.id]
     console.print(Text(f"{left} more for this task" if left else "the last one for this task", style="dim"))
 
 
@@ -46,15 +44,8 @@ def _task(lab: LabFolder, entry: LabProgress, task_id: str) -> TaskSpec:
 
 def show_solution(workspace: Workspace, lab: LabFolder, give_up: bool, console: Console) -> None:
     """Print one right solution, once the lab was passed or the student gives up."""
-    if not give_up and not Progress(workspace).lab(lab.number).passed:
-        raise KailabError(
-            f"The solution of lab {lab.number} opens with full marks.",
-            mend=f"kailab hint {lab.number}, or kailab solution {lab.number} --give-up",
-        )
-    known = facts(lab.namespace)
-    for file in sorted((lab.path / "solution").glob("*.yaml")):
-        console.print(Text(f"# {file.name}", style="bold"))
-        text = fill_in(file.read_text(), known)
+    for name, text in Desk(workspace, lab).solution(give_up=give_up):
+        console.print(Text(f"# {name}", style="bold"))
         if console.is_terminal:
             console.print(Syntax(text, "yaml", background_color="default"))
         else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
 from cluster.api import Api, Object, connect
 from cluster.errors import KailabError
+from cluster.files import replace
 from cluster.identity import Identity
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder
@@ -64,14 +66,22 @@ def is_started(course: Course, namespace: str) -> bool:
     return found is not None and "deletionTimestamp" not in found["metadata"]
 
 
-def open_namespace(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
-    """The lab's namespace with its given objects; returns their UIDs as {"Kind/name": uid}."""
+def open_namespace(
+    course: Course, lab: LabFolder, namespace: str, *, labels: Mapping[str, str] | None = None,
+    walls: Iterable[Object] = (), change: Callable[[Object], Object] = lambda item: item,
+) -> dict[str, str]:  # fmt: skip
+    """The lab's namespace with its given objects; returns their UIDs as {"Kind/name": uid}.
+
+    A namespace to grade in has more labels, its walls before all else, and the given objects changed to fit them.
+    """
     wait_gone(course, namespace)
-    labels = {LAB_LABEL: str(lab.number), "app.kubernetes.io/part-of": "kailab"}
-    course.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": labels}})
+    all_labels = {LAB_LABEL: str(lab.number), "app.kubernetes.io/part-of": "kailab", **(labels or {})}
+    course.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, "labels": all_labels}})
+    for item in walls:
+        course.api.apply(item, namespace)
     given = {}
     for item in lab.manifests("given"):
-        made = course.api.apply(item, namespace)
+        made = course.api.apply(change(item), namespace)
         given[f"{item['kind']}/{item['metadata']['name']}"] = str(made["metadata"]["uid"])
     return given
 
@@ -139,10 +149,7 @@ def use_namespace(workspace: Workspace, namespace: str) -> None:
     document = yaml.safe_load(workspace.kubeconfig.read_text())
     for entry in document["contexts"]:
         entry["context"]["namespace"] = namespace
-    unfinished = workspace.kubeconfig.with_suffix(".new")
-    unfinished.touch(mode=0o600)
-    unfinished.write_text(yaml.safe_dump(document))
-    unfinished.replace(workspace.kubeconfig)
+    replace(workspace.kubeconfig, yaml.safe_dump(document), private=True)
 
 
 def close_namespace(course: Course, namespace: str) -> None:
@@ -166,9 +173,19 @@ def _stop_pods(api: Api, namespace: str) -> None:
         time.sleep(0.3)
 
 
+def give_back(api: Api, lab: LabFolder) -> None:
+    """Remove what the lab's student may have made outside its namespace."""
+    for one in lab.file.borrows:
+        if not one.label:
+            api.delete(one.kind, one.name, one.namespace)
+        elif one.label in ((api.get("Node", one.name) or {"metadata": {}})["metadata"].get("labels") or {}):
+            api.patch("Node", one.name, "", {"metadata": {"labels": {one.label: None}}})
+
+
 def finish(course: Course, lab: LabFolder) -> None:
     """Leave nothing of the lab on the cluster; files and points stay."""
     close_namespace(course, lab.namespace)
+    give_back(course.api, lab)
     progress = Progress(course.workspace)
     progress.lab(lab.number).started = False
     progress.lab(lab.number).given = {}
@@ -178,6 +195,7 @@ def finish(course: Course, lab: LabFolder) -> None:
 def reset(course: Course, lab: LabFolder) -> Path | None:
     """The lab as it was at first. The student's files move aside; their new place is returned."""
     close_namespace(course, lab.namespace)
+    give_back(course.api, lab)
     folder, kept = course.work(lab), None
     if folder.exists():
         kept = folder.with_name(f"{folder.name}.before-reset-{datetime.now():%Y%m%d-%H%M%S}")
@@ -206,13 +224,16 @@ def kinds_of(lab: LabFolder) -> set[str]:
 def check(
     course: Course, lab: LabFolder, *, namespace: str = "", given: dict[str, str] | None = None, task: str = "",
     quick: bool = False, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
-    leave_out: frozenset[str] = frozenset(),
+    leave_out: frozenset[str] = frozenset(), cancelled: threading.Event | None = None,
 ) -> CheckedLab:  # fmt: skip
-    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read."""
+    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read.
+
+    `cancelled`, once set, ends every check with an error, after what a trigger had disturbed was put back.
+    """
     where = namespace or lab.namespace
     with observed(course, lab, where) as sources:
         setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, quick, leave_out, throwaway)
-        run = Run(lab.spec, lab.checks, setting, sources, listen=listen)
+        run = Run(lab.spec, lab.checks, setting, sources, listen=listen, cancelled=cancelled)
         report = run.report()
     document = _evidence(lab, run, report, given or {})
     return CheckedLab(report, document, _keep_evidence(course, lab, document) if keep_evidence else None)

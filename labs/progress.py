@@ -9,6 +9,7 @@ from pathlib import Path
 
 from checkers.results import Outcome, Report
 from checkers.spec import Hint, LabSpec, TaskSpec
+from cluster.files import replace
 from cluster.workspace import Workspace
 
 
@@ -53,22 +54,21 @@ class Progress:
     def save(self) -> None:
         document = {"current": self.current, "labs": {str(n): asdict(lab) for n, lab in sorted(self._labs.items())}}
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_suffix(".new")
-        unfinished.write_text(json.dumps(document, indent=1) + "\n")
-        unfinished.replace(self._path)
+        replace(self._path, json.dumps(document, indent=1) + "\n")
 
-    def record(self, report: Report, when: str) -> None:
-        """Note a whole run's outcome; errors change no score."""
+    def record(self, report: Report, when: str, task: str = "") -> None:
+        """Note a run's outcome: what failed in the tasks it looked at, and, of a whole run without errors, points."""
         lab = self.lab(report.lab)
         lab.checked_at, lab.max_points = when, report.max_points
-        lab.failing = []
-        lab.saw = {}
-        for check in report.checks:
+        looked_at = {check.task for check in report.checks if task in ("", check.task)}
+        lab.failing = [name for name in lab.failing if name not in looked_at]
+        lab.saw = {name: keys for name, keys in lab.saw.items() if name not in looked_at}
+        for check in (found for found in report.checks if found.task in looked_at):
             if check.outcome is Outcome.FAIL:
                 lab.saw.setdefault(check.task, []).append(check.hint)
             if check.outcome is not Outcome.PASS and check.task not in lab.failing:
                 lab.failing.append(check.task)
-        if not report.errors:
+        if not report.errors and not task:
             lab.last = report.points
             lab.best = max(lab.best, report.points)
             lab.passed = lab.passed or report.points == report.max_points

@@ -21,14 +21,14 @@ from cluster.errors import KailabError
 
 EVIDENCE_LINES = 8
 LONGEST_LINE = 400
-_MARKS = {
+MARKS = {
     Outcome.PASS: ("✓", "ok"),
     Outcome.FAIL: ("✗", "no"),
     Outcome.ERROR: ("!", "!!"),
     Outcome.SKIPPED: ("-", "--"),
 }
 _STYLES = {Outcome.PASS: "green", Outcome.FAIL: "bold red", Outcome.ERROR: "yellow", Outcome.SKIPPED: "dim"}
-_WORDS = {Outcome.PASS: "", Outcome.FAIL: "not yet", Outcome.ERROR: "could not tell", Outcome.SKIPPED: "not tried"}
+WORDS = {Outcome.PASS: "", Outcome.FAIL: "not yet", Outcome.ERROR: "could not tell", Outcome.SKIPPED: "not tried"}
 # Everything but printable text: cluster logs may hold colours, cursor jumps and worse.
 _ESCAPES = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-_])")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -80,7 +80,7 @@ def _show_check(check: CheckResult, console: Console) -> None:
 def line(check: CheckResult, console: Console) -> Text:
     """One check in one line: mark, title, outcome in words unless it passed."""
     style = _STYLES[check.outcome]
-    words = f"  ({_WORDS[check.outcome]})" if _WORDS[check.outcome] else ""
+    words = f"  ({WORDS[check.outcome]})" if WORDS[check.outcome] else ""
     title = (check.title + words, "" if check.outcome is Outcome.PASS else style)
     return Text.assemble((_mark(check.outcome, console), style), " ", title)
 
@@ -123,7 +123,7 @@ def _labelled(console: Console, label: str, text: str) -> RenderableType:
 
 
 def _mark(outcome: Outcome, console: Console) -> str:
-    return _MARKS[outcome][0 if _can_encode(console, "✓") else 1]
+    return MARKS[outcome][0 if _can_encode(console, "✓") else 1]
 
 
 def _forgive(console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from cluster.yamls import load_all
 
 FOLDER = Path(__file__).parent
-FILES = ("local-path.yaml", "metrics-server.yaml", "cloud.yaml")
+FILES = ("local-path.yaml", "metrics-server.yaml", "cloud.yaml", "priorities.yaml")
 READY = (
     ("Deployment", "local-path-storage", "local-path-provisioner"),
     ("Deployment", "local-path-storage", "shared-path-provisioner"),

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from cluster import hashing
 from cluster.engine import Engine
+from cluster.nodeimage import programs
 from cluster.nodeimage.build import ensure_mmdebstrap
 from cluster.run import run
 from cluster.workspace import Workspace
 
 PYTHON = Path(__file__).parent / "python"
+ROOT = Path(__file__).parents[2]  # what kailab's packages are imported from
 REGISTRY_PYTHON = "docker.io/library/python:3.11.14-slim-bookworm"
 RECIPE_LABEL = "kailab.recipe"
 PYTHON_VERSION = "3.11"
@@ -27,13 +29,16 @@ _ARCHITECTURES = {"x86_64": ("amd64", "x86_64"), "amd64": ("amd64", "x86_64"), "
 
 @dataclass(frozen=True)
 class ImageRecipe:
-    """One image: its name, a folder with a Dockerfile (ARG BASE), build arguments, and optionally a
-    requirements file with hashes whose packages appear as site-packages/ in the build context."""
+    """One image: its name, a folder with a Dockerfile (ARG BASE), build arguments, and what else appears in the
+    build context: the packages of a requirements file with hashes as site-packages/, files and folders of kailab's
+    own packages below sources/ under their import paths, and Go programs in programs/."""
 
     name: str
     context: Path
     args: Mapping[str, str] = field(default_factory=dict)
     requirements: Path | None = None
+    sources: tuple[Path, ...] = ()
+    programs: tuple[programs.Module, ...] = ()
 
 
 def recipe_hash(recipe: ImageRecipe) -> str:
@@ -42,6 +47,8 @@ def recipe_hash(recipe: ImageRecipe) -> str:
     parts += [f"{key}={value}" for key, value in sorted(recipe.args.items())]
     if recipe.requirements is not None:
         parts.append(hashing.of_files(recipe.requirements))
+    parts += [f"{source.relative_to(ROOT)} {hashing.of_files(source)}" for source in recipe.sources]
+    parts += [hashing.of_files(programs.MODULES / module.name) for module in recipe.programs]
     return hashing.combined(parts)
 
 
@@ -87,6 +94,11 @@ def build(
         shutil.copytree(recipe.context, context, ignore=shutil.ignore_patterns("__pycache__"))
         if recipe.requirements is not None:
             shutil.copytree(_site_packages(workspace, recipe.requirements, log), context / "site-packages")
+        for source in recipe.sources:
+            _copy_source(source, context / "sources" / source.relative_to(ROOT))
+        for module in recipe.programs:
+            built = programs.build(workspace, module, log, engine=engine if registry() else None)
+            shutil.copytree(built, context / "programs", dirs_exist_ok=True)
         args = [
             part for key, value in {"BASE": base, **recipe.args}.items() for part in ("--build-arg", f"{key}={value}")
         ]
@@ -94,6 +106,14 @@ def build(
         engine.run(
             "build", "--tag", recipe.name, "--label", label, *args, context, log=log, env=engine.env, timeout=900
         )
+
+
+def _copy_source(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+        shutil.copy2(source, target)
 
 
 def _site_packages(workspace: Workspace, requirements: Path, log: Path) -> Path:

@@ -44,6 +44,7 @@ PODROUTES = "kailab/podroutes:v1"
 LOCAL_PATH = "docker.io/rancher/local-path-provisioner:v0.0.30"
 BUSYBOX = "docker.io/library/busybox:1.36"
 METRICS_SERVER = "registry.k8s.io/metrics-server/metrics-server:v0.9.0"
+KWOK = "registry.k8s.io/kwok/kwok:v0.8.0"
 # One program on an empty root each: (image, module, program).
 SCRATCH_IMAGES = (
     (f"registry.k8s.io/kube-apiserver:{KUBERNETES_VERSION}", programs.KUBERNETES, "kube-apiserver"),
@@ -54,6 +55,7 @@ SCRATCH_IMAGES = (
     (PODROUTES, programs.PODROUTES, "podroutes"),
     (LOCAL_PATH, programs.LOCAL_PATH, "local-path-provisioner"),
     (METRICS_SERVER, programs.METRICS_SERVER, "metrics-server"),
+    (KWOK, programs.KWOK, "kwok"),
 )
 # CoreDNS too: its second pod goes to whichever node has joined by then.
 WORKER_IMAGES = (KUBE_PROXY, PAUSE, PODROUTES, BUSYBOX, COREDNS)
@@ -152,7 +154,7 @@ def _component_images(engine: Engine, folders: dict[str, Path], root: str, proxy
             _copy_out(engine, root, source, Path(context) / name)
         _build(engine, PAUSE, context, 'FROM scratch\nCOPY pause /pause\nENTRYPOINT ["/pause", "-P"]\n', log)
         shell = "FROM scratch\nCOPY busybox /bin/busybox\n"
-        shell += 'RUN ["/bin/busybox", "--install", "/bin"]\nENV PATH=/bin\nCMD ["sh"]\n'
+        shell += f'RUN ["/bin/busybox", "--install", "/bin"]\nENV PATH={PATH_VALUE}\nCMD ["sh"]\n'
         _build(engine, BUSYBOX, context, shell, log)
 
 

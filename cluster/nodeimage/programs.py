@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster import hashing
+from cluster.engine import Engine
 from cluster.errors import KailabError
 from cluster.run import run
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 MODULES = Path(__file__).parent / "go"
 OLDEST_GO = (1, 26)
+GO_IMAGE = "docker.io/library/golang:1.26-bookworm"
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 
@@ -46,9 +48,11 @@ ETCD = Module("etcd", 40, ("etcd", "etcdctl"), renamed=(("server", "etcd"),))
 COREDNS = Module("coredns", 140, ("coredns",))
 LOCAL_PATH = Module("local-path-provisioner", 92, ("local-path-provisioner",))
 METRICS_SERVER = Module("metrics-server", 160, ("metrics-server",))
+KWOK = Module("kwok", 120, ("kwok",))
 PODROUTES = Module("podroutes", 20, ("podroutes",), package=".")
 KIND = Module("kind", 28, ("kind",))
-NODE_MODULES = (KUBERNETES, CONTAINERD, ETCD, COREDNS, LOCAL_PATH, METRICS_SERVER, PODROUTES)
+NVIDIA_SMI = Module("nvidia-smi", 3, ("nvidia-smi",), package=".")
+NODE_MODULES = (KUBERNETES, CONTAINERD, ETCD, COREDNS, LOCAL_PATH, METRICS_SERVER, KWOK, PODROUTES)
 
 
 def go_version() -> tuple[int, int] | None:
@@ -75,34 +79,53 @@ def _flags(module: Module) -> list[str]:
     return ["-trimpath", "-ldflags", f"-s -w {module.stamp}".strip(), *(["-tags", module.tags] if module.tags else [])]
 
 
+def _command(module: Module) -> list[str]:
+    return ["go", "install", *_flags(module), module.package]
+
+
+def _in_container(engine: Engine, module: Module, out: Path) -> list[str]:
+    """The start of a command that runs in Go's image, where the machine has no Go: the sources read-only, `out` for
+    what is built."""
+    settings = ("CGO_ENABLED=0", "GOBIN=/out", "GOFLAGS=-mod=readonly -buildvcs=false")
+    mounts = (f"{MODULES / module.name}:/src:ro", f"{out}:/out")
+    options = [part for one in settings for part in ("--env", one)] + [
+        part for one in mounts for part in ("--volume", one)
+    ]
+    return [engine.program, "run", "--rm", "--workdir", "/src", *options, GO_IMAGE]
+
+
 def folder_of(workspace: Workspace, module: Module) -> Path:
     """Where the module's programs are, or will be once built."""
     key = hashing.combined([hashing.of_files(MODULES / module.name), *_flags(module)])
     return workspace.cache / "programs" / f"{module.name}-{key}"
 
 
-def build(workspace: Workspace, module: Module, log: Path, say: Callable[[str], None] = lambda _: None) -> Path:
+def build(
+    workspace: Workspace, module: Module, log: Path, say: Callable[[str], None] = lambda _: None,
+    engine: Engine | None = None,
+) -> Path:  # fmt: skip
     """The folder that holds the module's programs, built if this recipe has not been built before.
 
-    Programs are static (CGO_ENABLED=0), so that they run on an empty image. Raises KailabError without Go,
-    CommandFailed with the compiler's words otherwise.
+    Programs are static (CGO_ENABLED=0), so that they run on an empty image. Without Go on this machine an `engine`
+    that can pull images compiles in Go's own. Raises KailabError when there is neither, CommandFailed with the
+    compiler's words otherwise.
     """
     folder = folder_of(workspace, module)
     if all((folder / program).exists() for program in module.programs):
         return folder
-    require_go()
+    if engine is None:
+        require_go()
     say(f"compiling {module.name} (about {module.usual} s the first time)")
     unfinished = folder.with_suffix(f".{os.getpid()}")
     shutil.rmtree(unfinished, ignore_errors=True)
     env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false"}
     try:
-        run(
-            ["go", "install", *_flags(module), module.package],
-            cwd=MODULES / module.name,
-            env=env,
-            log=log,
-            timeout=3600,
-        )
+        if engine is not None and go_version() is None:
+            unfinished.mkdir(parents=True)
+            command = [*_in_container(engine, module, unfinished), *_command(module)]
+            run(command, env=engine.env, log=log, timeout=3600)
+        else:
+            run(_command(module), cwd=MODULES / module.name, env=env, log=log, timeout=3600)
         for built, wanted in module.renamed:
             (unfinished / built).rename(unfinished / wanted)
         shutil.rmtree(folder, ignore_errors=True)

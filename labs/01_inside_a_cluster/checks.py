@@ -128,7 +128,7 @@ def efficient(lab: Lab) -> None:
             raise Fail("; ".join(map(str, found)), look_with=look)
 
 
-@checks.converge("alone", reads=("Pod",), seconds=30)
+@checks.converge("alone", reads=("Pod",), seconds=60)
 def alone(lab: Lab) -> None:
     """A pod of that name is ready, and nothing owns it."""
     pod = lab.object("Pod", lab.names["plain_pod"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cluster.images import ImageRecipe
+from cluster.images import ROOT, ImageRecipe
 
 _AI_API = Path(__file__).parent / "ai_api"
 
@@ -14,4 +14,8 @@ def _ai_app(tag: str) -> ImageRecipe:
 
 
 # v1: a linear model. v2: a better one. broken: v1's program with a damaged model file, as a bad release has.
-IMAGES = tuple(_ai_app(tag) for tag in ("v1", "v2", "broken"))
+AI_APP = tuple(_ai_app(tag) for tag in ("v1", "v2", "broken"))
+GPU_APP = ImageRecipe(
+    "gpu-app:v1", Path(__file__).parent / "gpu_app", sources=(ROOT / "cluster/gpu/workload/kailab_gpu.py",)
+)
+IMAGES = (*AI_APP, GPU_APP)

@@ -23,6 +23,8 @@ GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
         ("apiVersion: v1\nkind: Pod\nkind: Pod\nmetadata: {name: a}", 3, "'kind' is given twice"),
         ("apiVersion: apps/v1\nkind: deployment\nmetadata: {name: a}", 1, "there is no kind 'deployment'"),
         ("apiVersion: v1\nkind: Pod\nmetadata: {}", 1, "the Pod has no metadata.name"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: 3}", 1, "metadata.name of the Pod is the int '3', not text"),
+        ("apiVersion: v1\nkind: Pod\nmetadata: {name: [a]}", 1, "metadata.name of the Pod is a list, not text"),
         ("&a [*a]", 1, "an alias contains itself"),
         ("[" * 5000, 1, "nesting depth"),
         ("!!python/object/apply:os.system [true]", 1, "could not determine a constructor"),
@@ -88,3 +90,11 @@ def test_links_out_of_a_folder_are_not_followed(tmp_path: Path) -> None:
     (folder / "link.yaml").symlink_to(secret)
     (folder / "own.yaml").write_text(GOOD)
     assert [name for name, _ in read_folder(folder)[0]] == ["own.yaml"]
+
+
+def test_what_json_does_not_have_is_read_as_kubectl_reads_it() -> None:
+    text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, annotations: {on: 2026-11-25, 7: x}}\n"
+    objects, problems = read_text(text + "data: {a: !!binary aGk=, b: !!set {x}}\n", "f")
+    assert not problems
+    assert objects[0]["metadata"]["annotations"] == {"true": "2026-11-25", "7": "x"}
+    assert objects[0]["data"] == {"a": "hi", "b": {"x": None}}

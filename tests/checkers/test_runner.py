@@ -374,7 +374,7 @@ def test_a_converging_check_fails_after_its_deadline_with_the_last_message(
     checks.converge("a", reads=("Pod",), seconds=seconds)(pod_is_ready)
     found = result(bench(checks, lab_with(one="a", seconds=whole), world))
     assert (found.outcome, found.observed) == (FAIL, "Ready is Unknown")
-    assert 0.1 <= found.seconds < 3
+    assert 0.05 <= found.seconds < 3  # the lab's own time begins a moment before the check's
 
 
 def test_a_settled_failure_ends_the_waiting_at_once(bench: Bench) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 import signal
@@ -44,6 +45,22 @@ def test_a_stopped_node_is_noticed_and_repaired(engine: Engine, workspace: Works
     repaired = kailab("up")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     assert kailab("status").returncode == 0
+
+
+def test_nodes_that_come_back_with_other_addresses_are_a_cluster_again(
+    engine: Engine, workspace: Workspace, solved_lab_6: Path
+) -> None:
+    """After a power cut the engine starts containers in any order, and hands out addresses in that order."""
+    containers = [container_name(workspace.cluster_name, node) for node in NODES]
+    before = {name: _address(engine, name) for name in containers}
+    engine.run("stop", "--time", "1", *containers)
+    first, *others = sorted(containers, key=lambda name: before[name])
+    for container in (*others, first):  # the lowest free address goes to whoever comes next
+        engine.run("start", container)
+    assert _address(engine, containers[0]) != before[containers[0]]
+    repaired = kailab("up")
+    assert repaired.returncode == 0, repaired.stdout + repaired.stderr
+    eventually(lambda: _outcomes_of_run(solved_lab_6) == {"pass"}, seconds=180)
 
 
 def test_two_bring_ups_at_once_both_end_well() -> None:
@@ -106,7 +123,7 @@ def test_an_api_server_that_goes_away_costs_no_point(engine: Engine, workspace: 
     assert check.returncode in (1, 2), said
     assert "Traceback" not in said
     if output:
-        outcomes = {check["outcome"] for check in json.loads(output)["checks"] if check["task"] == "run"}
+        outcomes = _run_outcomes(output)
         assert outcomes <= {"pass", "error", "skipped"}, output
     eventually(lambda: kailab("status").returncode == 0, seconds=120)
 
@@ -116,6 +133,20 @@ def _check(home: Path, *args: str) -> subprocess.Popen[str]:
         [sys.executable, "-m", "labs.cli", "check", "6", *args], env={**os.environ, "KAILAB_HOME": str(home)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+
+
+def _address(engine: Engine, container: str) -> ipaddress.IPv4Address:
+    field = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+    return ipaddress.IPv4Address(engine.run("inspect", "--format", field, container).stdout.strip())
+
+
+def _outcomes_of_run(home: Path) -> set[str]:
+    output, _ = _check(home, "--json", "--task", "run").communicate(timeout=180)
+    return _run_outcomes(output) if output else set()
+
+
+def _run_outcomes(report: str) -> set[str]:
+    return {check["outcome"] for check in json.loads(report)["checks"] if check["task"] == "run"}
 
 
 def _cordoned(api: Api) -> list[str]:

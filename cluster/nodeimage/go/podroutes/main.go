@@ -17,6 +17,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
@@ -38,7 +39,11 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
-	factory := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(config), 0)
+	// Hundreds of simulated nodes may join: they have no pod network, and their heartbeats are not for us to hear.
+	real := informers.WithTweakListOptions(func(options *metav1.ListOptions) {
+		options.LabelSelector = "!kailab.dev/simulated"
+	})
+	factory := informers.NewSharedInformerFactoryWithOptions(kubernetes.NewForConfigOrDie(config), 0, real)
 	nodes := factory.Core().V1().Nodes()
 	// A node object changes at every heartbeat; one pending look is enough for any number of changes.
 	changed := make(chan struct{}, 1)
@@ -82,7 +87,7 @@ func reconcile(nodes listers.NodeLister, self string) error {
 	wanted := map[string]net.IP{}
 	for _, node := range all {
 		gateway := internalIP(node)
-		if node.Name == self || gateway == nil || node.Annotations["kwok.x-k8s.io/node"] != "" {
+		if node.Name == self || gateway == nil {
 			continue
 		}
 		for _, cidr := range node.Spec.PodCIDRs {

@@ -1,0 +1,92 @@
+"""What a container with GPUs finds inside: environment, nvidia-smi, and a socket of its own to the silicon.
+
+Allocate learns device IDs but not whose they are. The IDs are the container's alone while it lives, so they name a
+folder, and the folder's socket is the identity: whoever talks through it holds those devices. The folder is mounted,
+not the socket, so that a restarted agent can put a new socket in its place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cluster.gpu.devices import uuid_of
+
+SOCKET = "gpu.sock"
+IDS = "devices.json"
+IN_CONTAINER = "/run/kailab-gpu"
+SMI = "/usr/bin/nvidia-smi"
+VISIBLE = "NVIDIA_VISIBLE_DEVICES"
+# A container's folder is made at Allocate, a moment before the kubelet lists the container.
+GRACE_SECONDS = 120.0
+
+Listen = Callable[[Path, Sequence[str], str], None]
+
+
+@dataclass(frozen=True)
+class Edits:
+    """Changes to a container: environment, and read-only mounts (path inside -> path on the node)."""
+
+    envs: Mapping[str, str] = field(default_factory=dict)
+    mounts: Mapping[str, str] = field(default_factory=dict)
+
+
+def key_of(ids: Sequence[str]) -> str:
+    """A folder's name for a set of device IDs; their order does not count."""
+    return hashlib.sha256("\n".join(sorted(ids)).encode()).hexdigest()[:16]
+
+
+class Allocations:
+    """The folders below `folder`. `on_node` is the same folder's path on the node, `smi` nvidia-smi's there."""
+
+    def __init__(
+        self, folder: Path, on_node: str, smi: str, listen: Listen, forget: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:  # fmt: skip
+        self._folder = folder
+        self._on_node = on_node
+        self._smi = smi
+        self._listen = listen
+        self._forget = forget
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._made: dict[str, float] = {}
+
+    def restore(self) -> None:
+        """Listen again for the containers that an earlier agent left running."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for kept in sorted(self._folder.glob(f"*/{IDS}")):
+            ids = json.loads(kept.read_text())
+            self._made[kept.parent.name] = self._clock()
+            self._listen(kept.parent / SOCKET, ids, kept.parent.name)
+
+    def prepare(self, ids: Sequence[str], key: str = "") -> Edits:
+        """Make the folder of a container with these devices, or find it, and say what goes into the container.
+
+        A ResourceClaim's devices may serve several containers: its folder goes by `key`.
+        """
+        key = key or key_of(ids)
+        with self._lock:
+            folder = self._folder / key
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / IDS).write_text(json.dumps(sorted(ids)))
+            self._made[key] = self._clock()
+            self._listen(folder / SOCKET, sorted(ids), key)
+        visible = dict.fromkeys(uuid_of(one) for one in sorted(ids))
+        return Edits({VISIBLE: ",".join(visible)}, {IN_CONTAINER: f"{self._on_node}/{key}", SMI: self._smi})
+
+    def keep(self, held: Collection[str]) -> None:
+        """Remove the folders whose keys are not among `held`: no container has their devices any more."""
+        with self._lock:
+            for key, made in list(self._made.items()):
+                if key in held:
+                    self._made[key] = self._clock()
+                elif self._clock() - made > GRACE_SECONDS:
+                    self._forget(key)
+                    shutil.rmtree(self._folder / key, ignore_errors=True)
+                    del self._made[key]

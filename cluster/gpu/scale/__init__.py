@@ -1,0 +1,10 @@
+"""Fleets of simulated nodes: hundreds of GPU nodes in the course cluster, without machines behind them.
+
+Real are the Node and Pod objects, the scheduler, the controllers and the API server's work with them; KWOK plays the
+kubelets. Nothing runs in such a pod.
+"""
+
+from cluster.gpu.scale.membership import join, leave, members, use_by_zone, wait_ready
+from cluster.gpu.scale.plan import fleet, nodes, spread
+
+__all__ = ["fleet", "join", "leave", "members", "nodes", "spread", "use_by_zone", "wait_ready"]

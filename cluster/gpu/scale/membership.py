@@ -1,0 +1,169 @@
+"""Simulated nodes join and leave the cluster. Both are idempotent: whatever Ctrl-C leaves, the next one mends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from cluster.api import Api, ApiError, Object
+from cluster.errors import KailabError
+from cluster.gpu import NAMESPACE, SIMULATED
+from cluster.gpu.node.sharing import GPU_RESOURCE
+
+SELECTOR = f"{SIMULATED}=true"
+WRITERS = 16
+METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
+PAGE = 1000
+READY_SECONDS = 120.0
+Progress = Callable[[int], None]
+
+
+def members(api: Api) -> list[str]:
+    """Names of the simulated nodes that are there, asking for nothing but metadata."""
+    return sorted(item["metadata"]["name"] for item in _pages(api, "/api/v1/nodes", METADATA, SELECTOR))
+
+
+def _pages(api: Api, path: str, accept: str, selector: str = "") -> Iterator[Object]:
+    more = ""
+    while True:
+        query = (
+            f"?limit={PAGE}"
+            + (f"&labelSelector={selector}" if selector else "")
+            + (f"&continue={more}" if more else "")
+        )
+        answer = api.call("GET", path + query, headers={"Accept": accept}, timeout=60)
+        yield from answer.get("items") or answer.get("rows") or []
+        more = answer["metadata"].get("continue", "")
+        if not more:
+            return
+
+
+def join(api: Api, nodes: Sequence[Object], progress: Progress = lambda _: None) -> int:
+    """Register the nodes that aren't there yet; returns how many. `progress` hears how many are done.
+
+    Raises KailabError when a name belongs to a node that isn't simulated, or KWOK isn't there to play them.
+    """
+    _require_kwok(api)
+    present = set(members(api))
+    missing = [node for node in nodes if node["metadata"]["name"] not in present]
+    done = len(nodes) - len(missing)
+    progress(done)
+
+    def register(node: Object) -> None:
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        for condition in node["status"]["conditions"]:
+            condition |= {"lastTransitionTime": now, "lastHeartbeatTime": now}
+        try:
+            api.create(node)
+        except ApiError as refused:
+            if refused.status != 409 or not _is_ours(api, node["metadata"]["name"]):
+                raise
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        _delete_leases(api, {node["metadata"]["name"] for node in missing}, pool)
+        for _ in pool.map(register, missing):
+            done += 1
+            progress(done)
+    return len(missing)
+
+
+def _is_ours(api: Api, name: str) -> bool:
+    """Someone else was faster with the same node, or the name is a real node's."""
+    node = api.get("Node", name)
+    if node is not None and SIMULATED not in (node["metadata"].get("labels") or {}):
+        raise KailabError(
+            f"Node {name} exists and is not a simulated one.", mend="choose another name in the fleet file"
+        )
+    return node is not None
+
+
+def _require_kwok(api: Api) -> None:
+    found = api.get("Deployment", "kwok", NAMESPACE)
+    if found is None or not found.get("status", {}).get("availableReplicas"):
+        raise KailabError(
+            "KWOK, which plays simulated nodes, is not running.",
+            why=f"Deployment kwok of namespace {NAMESPACE} is not available.", mend="kailab up, then try again",
+        )  # fmt: skip
+
+
+def wait_ready(api: Api, count: int, progress: Progress = lambda _: None, deadline: float = READY_SECONDS) -> None:
+    """Return when `count` simulated nodes are Ready. Raises KailabError after `deadline` seconds."""
+    end = time.monotonic() + deadline
+    while True:
+        ready = sum(_is_ready(row) for row in _pages(api, "/api/v1/nodes", TABLE, SELECTOR))
+        progress(ready)
+        if ready >= count:
+            return
+        if time.monotonic() > end:
+            raise KailabError(
+                f"{ready} of {count} simulated nodes are Ready after {deadline:.0f} s.",
+                mend="kubectl -n kailab-gpu logs deploy/kwok, then kailab gpu fleet up again",
+            )
+        time.sleep(1.0)  # a thousand rows cost the API server more than registering a dozen nodes
+
+
+def _is_ready(row: Object) -> bool:
+    """A row of the table that `kubectl get nodes` shows: name, status ..."""
+    return "Ready" in str(row["cells"][1]).split(",")
+
+
+def leave(api: Api, progress: Progress = lambda _: None) -> int:
+    """Remove every simulated node and the pods bound to them; returns how many nodes there were.
+
+    Pods go first: on a node that has vanished nobody would confirm their end.
+    """
+    names = set(members(api))
+    if not names:
+        return 0
+    with ThreadPoolExecutor(WRITERS) as pool:
+        _delete_pods(api, names, pool)
+        for done, _ in enumerate(pool.map(lambda name: api.delete("Node", name), sorted(names)), start=1):
+            progress(done)
+        _delete_pods(api, names, pool)  # what was bound between the look and the node's end
+        _delete_leases(api, names, pool)
+    return len(names)
+
+
+def _delete_pods(api: Api, nodes: set[str], pool: ThreadPoolExecutor) -> None:
+    list(pool.map(lambda at: api.delete("Pod", at[1], at[0], grace=0), list(_pods_on(api, nodes))))
+
+
+def _delete_leases(api: Api, nodes: set[str], pool: ThreadPoolExecutor) -> None:
+    """Leases have no owner, and KWOK takes one over from another KWOK only when it has run out."""
+    path = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    present = {item["metadata"]["name"] for item in _pages(api, path, METADATA)} & nodes
+    list(pool.map(lambda name: api.delete("Lease", name, "kube-node-lease"), sorted(present)))
+
+
+def _pods_on(api: Api, names: set[str]) -> Iterator[tuple[str, str]]:
+    """(namespace, pod) of all pods bound to these nodes, by the wide table: a fifteenth of the whole objects."""
+    path = "/api/v1/pods"
+    for row in _pages(api, path, TABLE):
+        if str(row["cells"][6]) in names:  # NODE
+            metadata = row["object"]["metadata"]
+            yield metadata["namespace"], metadata["name"]
+
+
+def use_by_zone(api: Api) -> list[tuple[str, Sequence[tuple[int, int]]]]:
+    """Simulated nodes by zone: GPUs in use and GPUs in all, node by node. Empty, and cheap, without any."""
+    if not members(api):
+        return []
+    nodes, _ = api.list("Node", labelSelector=SELECTOR)
+    pods, _ = api.list("Pod", fieldSelector="status.phase!=Succeeded,status.phase!=Failed")
+    used: dict[str, int] = {}
+    for pod in pods:
+        node = pod["spec"].get("nodeName", "")
+        used[node] = used.get(node, 0) + sum(map(_gpus, pod["spec"]["containers"]))
+    zones: dict[str, list[tuple[int, int]]] = {}
+    for node in sorted(nodes, key=lambda one: str(one["metadata"]["name"])):
+        zone = node["metadata"]["labels"].get("topology.kubernetes.io/zone", "")
+        total = int(node["status"].get("capacity", {}).get(GPU_RESOURCE, 0))
+        zones.setdefault(zone, []).append((used.get(node["metadata"]["name"], 0), total))
+    return sorted(zones.items())
+
+
+def _gpus(container: dict[str, Any]) -> int:
+    return int((container.get("resources", {}).get("limits") or {}).get(GPU_RESOURCE, 0))

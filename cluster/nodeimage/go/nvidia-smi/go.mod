@@ -1,0 +1,3 @@
+module kailab.dev/nvidia-smi
+
+go 1.21

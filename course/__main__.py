@@ -1,0 +1,51 @@
+"""`make jupyter`: build the chapters, see to the cluster, and open JupyterLab on them."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from rich.console import Console
+
+from checkers.report.terminal import show_error
+from cluster.errors import KailabError
+from cluster.tools import program_folders
+from cluster.workspace import Workspace
+from course.chapters import build
+from labs.setup import ensure_up
+
+# What would ask the internet for news at every start.
+_DISABLED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+
+
+def environment(workspace: Workspace) -> dict[str, str]:
+    """Of JupyterLab and thus of its kernels and terminals: kubectl and kailab found, set to the course cluster."""
+    settings = workspace.state / "jupyter"
+    config = settings / "labconfig" / "page_config.json"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps(_DISABLED))
+    folders = [*program_folders(workspace), os.environ.get("PATH", "")]
+    return {
+        **os.environ, "KUBECONFIG": str(workspace.kubeconfig), "PATH": os.pathsep.join(folders),
+        "JUPYTER_CONFIG_PATH": str(settings),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Exit status: 2 when something stood in the way; otherwise JupyterLab's own."""
+    workspace, console = Workspace.here(), Console(highlight=False)
+    try:
+        for path, what in build(workspace):
+            console.print(f"{what:<8} {path}", soft_wrap=True)
+        ensure_up(workspace, console)
+    except KailabError as failed:
+        show_error(failed, Console(stderr=True))
+        sys.exit(2)
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.work}",
+               "--LabApp.default_url=/lab/tree/chapters", *sys.argv[1:]]  # fmt: skip
+    os.execve(sys.executable, command, environment(workspace))  # noqa: S606 - no shell wanted
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Chapters: text in MyST here, notebooks in the student's folder. Cells have ids of their own, so that a cell is the
+same cell after every build.
+
+A code cell carries `:id:`, and `:file: NAME` where it is to hold a manifest of the lab: then its source is the
+starter's file of that name, or, for a build with solutions, the solution's. {{names}} are those of lab.yaml.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cluster.errors import KailabError
+from cluster.workspace import Workspace
+from labs.catalog import LabFolder, facts, fill_in, lab_numbered
+
+HERE = Path(__file__).parent
+_MERMAID = re.compile(r"^```\{mermaid\}$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Chapter:
+    """One file of text."""
+
+    path: Path
+
+    @property
+    def number(self) -> int:
+        return int(self.path.name.split("_", 1)[0])
+
+    @property
+    def name(self) -> str:
+        return f"{self.path.stem}.ipynb"
+
+    @cached_property
+    def lab(self) -> LabFolder:
+        return lab_numbered(self.number)
+
+    def notebook(self, *, solved: bool = False) -> Any:
+        """The chapter as a notebook (nbformat 4.5). Raises KailabError for a cell without an id, or with another's."""
+        import jupytext
+
+        text = self.lab.fill(self.path.read_text())
+        made = jupytext.reads(_MERMAID.sub("```mermaid", text), fmt="md:myst")
+        seen: set[str] = set()
+        for count, cell in enumerate(made.cells):
+            name = cell.metadata.pop("id", "") if cell.cell_type == "code" else f"ch{self.number:02d}-text-{count}"
+            if not name or name in seen:
+                raise KailabError(f"{self.path.name}: code cell {count} has no :id: of its own")
+            seen.add(name)
+            cell["id"] = name
+            if file := cell.metadata.pop("file", ""):
+                cell.source = f"{cell.source.strip()} {file}\n{self._manifest(file, solved=solved)}"
+        made.metadata.pop("jupytext", None)
+        made.nbformat, made.nbformat_minor = 4, 5
+        return made
+
+    def _manifest(self, file: str, *, solved: bool) -> str:
+        path = self.lab.path / ("solution" if solved else "starter") / file
+        if not path.exists():
+            return "# Write it here.\n"
+        return str(fill_in(path.read_text(), facts(self.lab.namespace)))
+
+
+def chapters() -> list[Chapter]:
+    """Every chapter, in order."""
+    return [Chapter(path) for path in sorted(HERE.glob("[0-9][0-9]_*.md"))]
+
+
+def build(workspace: Workspace) -> list[tuple[Path, str]]:
+    """Notebooks for all chapters in the student's folder, and for each what was done: made, kept, or renewed.
+
+    A notebook that the student has worked in is never touched; where the chapter's text has changed since, the new
+    one is laid beside it.
+    """
+    import nbformat
+
+    folder = workspace.work / "chapters"
+    folder.mkdir(parents=True, exist_ok=True)
+    built = workspace.state / "chapters"
+    built.mkdir(parents=True, exist_ok=True)
+    done = []
+    for chapter in chapters():
+        new = nbformat.writes(chapter.notebook())
+        path, last = folder / chapter.name, built / chapter.name
+        before = last.read_text() if last.exists() else ""
+        if not path.exists():
+            what = "made"
+        elif new == before:
+            what = "kept"
+        elif path.read_text() == before:
+            what = "renewed"
+        else:
+            path = folder / f"{chapter.path.stem}.new.ipynb"
+            what = "is newer than yours, and lies beside it"
+        if what != "kept":
+            path.write_text(new)
+        last.write_text(new)
+        done.append((path, what))
+    return done

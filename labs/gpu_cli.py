@@ -1,0 +1,239 @@
+"""`kailab gpu`: the simulated GPUs, seen, broken, healed and kept busy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cluster.errors import KailabError
+from cluster.workspace import Workspace
+
+if TYPE_CHECKING:
+    from cluster.api import Api
+    from cluster.gpu.node.readings import GpuFault
+    from labs.gpu_screens import Zone
+
+app = typer.Typer(no_args_is_help=True, help="The simulated GPUs: status, faults, load, fleets of simulated nodes.")
+WHERE = typer.Argument(metavar="NODE/INDEX", help="for example gpu-a/1")
+
+
+@contextlib.contextmanager
+def _api() -> Iterator[Api]:
+    from labs.lifecycle import Course
+
+    with Course.opened(Workspace.here()) as course:
+        yield course.api
+
+
+def _console() -> Any:
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+@app.command()
+def status(
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="keep it up to date until Ctrl-C")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
+    page: Annotated[Path | None, typer.Option("--html", help="write the picture into this HTML file")] = None,
+) -> None:
+    """Every GPU: what it does, who holds it, what is wrong with it."""
+    from cluster.gpu.control import statuses
+    from labs import gpu_screens
+
+    with _api() as api:
+        if watch:
+            _watch(api)
+            return
+        found, zones = statuses(api), _zones(api)
+        if as_json:
+            typer.echo(json.dumps({"nodes": found, "zones": dict(zones)}))
+        elif page is not None:
+            page.write_text(f"<!doctype html><meta charset=utf-8><body>{gpu_screens.as_html(found, zones)}")
+            typer.echo(f"wrote {page}")
+        else:
+            gpu_screens.show(found, zones, _console())
+
+
+def _watch(api: Api) -> None:
+    from rich.live import Live
+
+    from cluster.gpu.control import statuses
+    from labs.gpu_screens import screen
+
+    zones = _zones(api)
+    with Live(screen(statuses(api), zones), console=_console(), auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(screen(statuses(api), zones), refresh=True)
+
+
+def _zones(api: Api) -> list[Zone]:
+    from cluster.gpu.scale import use_by_zone
+
+    return use_by_zone(api)
+
+
+@app.command()
+def fault(
+    where: Annotated[str, WHERE],
+    xid: Annotated[int | None, typer.Option(help="an Xid, as the driver would log it (79: fallen off the bus)")] = None,
+    ecc: Annotated[bool, typer.Option("--ecc", help="an uncorrectable memory error")] = False,
+    lost: Annotated[bool, typer.Option("--lost", help="the GPU answers no more")] = False,
+    hot: Annotated[bool, typer.Option("--hot", help="too hot: it slows down")] = False,
+) -> None:
+    """Break a GPU; `kailab gpu heal` mends it."""
+    from cluster.gpu import control, faults
+
+    place, what = control.slot(where), _chosen(xid, ecc=ecc, lost=lost, hot=hot)
+    with _api() as api:
+        control.fault(api, place, what)
+        typer.echo(f"{place}: {faults.describe(what)}")
+        if faults.is_momentary(what):
+            typer.echo("an application's own error: what ran there has died, the GPU is as good as before")
+            return
+        _tell_effect(api, place, broken=True)
+
+
+def _chosen(xid: int | None, *, ecc: bool, lost: bool, hot: bool) -> GpuFault:
+    from cluster.gpu import faults
+    from cluster.gpu.node.readings import Fault, GpuFault
+
+    wanted = [kind for kind, given in ((Fault.ECC, ecc), (Fault.LOST, lost), (Fault.HOT, hot)) if given]
+    if len(wanted) + (xid is not None) != 1:
+        raise KailabError("Say one thing that is wrong.", mend="one of --xid N, --ecc, --lost, --hot")
+    if xid is None:
+        return GpuFault(wanted[0])
+    if not 1 <= xid <= faults.HIGHEST_XID:
+        raise KailabError(
+            f"There is no Xid {xid}.", why=f"NVIDIA's catalogue has 1 to {faults.HIGHEST_XID}.",
+            mend="--xid 79 (fallen off the bus), 48 (double-bit ECC) or 31 (a program's own fault) show most",
+        )  # fmt: skip
+    return GpuFault(Fault.XID, xid)
+
+
+def _tell_effect(api: Api, place: Any, *, broken: bool) -> None:
+    from cluster.gpu import control
+
+    node = control.wait_effect(api, place, broken=broken)
+    if node is None:
+        raise KailabError(
+            f"{place} did not follow within {control.EFFECT_SECONDS:.0f} s.",
+            why="The node's agent may be away, or the node stopped.",
+            mend="kubectl -n kailab-gpu get pods -o wide, then kailab gpu status",
+        )
+    typer.echo(f"node {place.node} says GpusHealthy={'False' if broken else 'True or other GPUs'}")
+
+
+@app.command()
+def heal(
+    where: Annotated[str, typer.Argument(metavar="[NODE/INDEX]", help="all of them when none is named")] = "",
+) -> None:
+    """Mend a GPU, or all of them."""
+    from cluster.gpu import control
+
+    with _api() as api:
+        if not where:
+            healed = control.heal_all(api)
+            typer.echo(f"healed {', '.join(map(str, healed))}" if healed else "no GPU has a fault")
+            return
+        place = control.slot(where)
+        if not control.heal(api, place):
+            typer.echo(f"{place} has no fault")
+            return
+        typer.echo(f"{place}: healed")
+        _tell_effect(api, place, broken=False)
+
+
+@app.command()
+def load(
+    node: Annotated[str, typer.Argument(metavar="NODE", help="for example gpu-a")],
+    gpus: Annotated[int, typer.Option(min=1, max=16, help="how many GPUs")] = 1,
+    memory: Annotated[int, typer.Option(min=1, help="MiB to hold on each")] = 4096,
+    busy: Annotated[int, typer.Option(min=1, max=100, help="percent of the time")] = 80,
+    seconds: Annotated[int, typer.Option(min=1, max=3600, help="for how long")] = 60,
+) -> None:
+    """Run a pod on a node that keeps GPUs busy, and see it in `kailab gpu status`."""
+    from labs.gpu_load import start
+
+    with _api() as api:
+        job = start(api, node, gpus=gpus, memory=memory, busy=busy, seconds=seconds)
+    typer.echo(f"Job {job} in namespace default works for {seconds} s, then it is gone")
+    typer.echo("look: kailab gpu status --watch")
+
+
+fleet_app = typer.Typer(no_args_is_help=True, help="Hundreds of simulated GPU nodes (KWOK) beside the real ones.")
+app.add_typer(fleet_app, name="fleet")
+
+
+@fleet_app.command("up")
+def fleet_up(
+    nodes: Annotated[int, typer.Option(help="how many nodes")] = 100,
+    model: Annotated[str, typer.Option(help="A100-80GB, H100-80GB (or H100), T4, L4")] = "H100-80GB",
+    gpus: Annotated[int, typer.Option(help="GPUs on each node")] = 8,
+    regions: Annotated[int, typer.Option(min=1, max=10, help="over how many regions")] = 3,
+    zones: Annotated[int, typer.Option(min=1, max=26, help="zones in each region")] = 3,
+    file: Annotated[Path | None, typer.Option("--file", "-f", help="a fleet file instead of the options")] = None,
+) -> None:
+    """Let simulated nodes join the cluster. Safe to repeat."""
+    from cluster.gpu import scale
+
+    wanted = scale.nodes(_fleet(nodes, model, gpus, regions, zones, file))
+    if not wanted:
+        raise KailabError("The fleet file has no simulated nodes.", mend="give an entry `simulated: {nodes: 100}`")
+    started = time.monotonic()
+    with _api() as api, _bar("joining", len(wanted)) as progress:
+        scale.join(api, wanted, progress)
+    with _api() as api, _bar("Ready", len(wanted)) as progress:
+        scale.wait_ready(api, len(wanted), progress)
+    places = ", ".join(f"{zone} {count}" for zone, count in sorted(scale.spread(wanted).items()))
+    typer.echo(f"{len(wanted)} simulated nodes are Ready after {time.monotonic() - started:.1f} s: {places}")
+    typer.echo("pods for them tolerate kwok.x-k8s.io/node and nvidia.com/gpu; kailab gpu fleet down removes all of it")
+
+
+@fleet_app.command("down")
+def fleet_down() -> None:
+    """Remove every simulated node, and the pods on them."""
+    from cluster.gpu import scale
+
+    started = time.monotonic()
+    with _api() as api:
+        count = len(scale.members(api))
+        with _bar("leaving", count) as progress:
+            scale.leave(api, progress)
+    typer.echo(f"{count} simulated nodes removed in {time.monotonic() - started:.1f} s" if count else "there are none")
+
+
+def _fleet(nodes: int, model: str, gpus: int, regions: int, zones: int, file: Path | None) -> Any:
+    from pydantic import ValidationError
+
+    from cluster.gpu import fleet, scale
+    from cluster.gpu.models import MODELS
+
+    if file is not None:
+        return fleet.read(file)
+    full = next((key for key in MODELS if key == model or key.partition("-")[0] == model), model)
+    try:
+        return scale.fleet(nodes, full, gpus, regions, zones)
+    except ValidationError as wrong:
+        why = "\n".join(
+            f"{error['loc'][-1] if error['loc'] else ''}: {error['msg'].removeprefix('Value error, ')}"
+            for error in wrong.errors()
+        )
+        raise KailabError("There can't be such a fleet.", why=why, mend="kailab gpu fleet up --help") from None
+
+
+@contextlib.contextmanager
+def _bar(title: str, total: int) -> Iterator[Any]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=_console(), transient=True) as bar:
+        task = bar.add_task(title, total=total)
+        yield lambda done: bar.update(task, completed=done)

@@ -1,0 +1,173 @@
+"""A class graded at once: submissions side by side, results kept as they come, going on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from checkers.declare import Timing
+from checkers.report.document import from_document, to_document
+from checkers.results import Outcome, Report
+from cluster.errors import KailabError
+from labs import lifecycle
+from labs.catalog import LabFolder
+from labs.grading.reading import Submission, read_submission
+from labs.grading.records import Record, Records, lab_digest
+from labs.grading.rooms import borrowed, demolish, hand_in, leftovers, new_name, open_room
+from labs.lifecycle import Course
+
+_NEARLY = 0.9
+Listener = Callable[[str, Any], None]  # ("started", student) | ("kept", Record) | ("finished", Record) | ("again", ..)
+
+
+@dataclass
+class ClassRun:
+    """One run over the submissions of one lab. `jobs` at once, as far as the lab has room."""
+
+    course: Course
+    lab: LabFolder
+    records: Records
+    jobs: int = 4
+    again: bool = False
+    listen: Listener = lambda *_: None
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _before: dict[str, Record] = field(default_factory=dict)
+    _results: dict[str, Record] = field(default_factory=dict)
+    _alone: list[Submission] = field(default_factory=list)
+    _closing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16))
+
+    def grade(self, paths: Mapping[str, Path]) -> list[Record]:
+        """Grade what isn't graded yet; everybody's records. Raises KailabError when another class is being graded.
+
+        KeyboardInterrupt passes through, after running checks have put back what they disturbed.
+        """
+        lock = FileLock(self.course.workspace.state / "grading.lock")
+        try:
+            lock.acquire(timeout=1)
+        except Timeout:
+            raise KailabError(
+                "Another `kailab grade` is at work on this cluster.", mend="wait until it is done"
+            ) from None
+        self._before = {student: known for student in paths if (known := self.records.of(student))}
+        try:
+            for namespace in leftovers(self.course):
+                demolish(self.course, namespace)
+            lifecycle.give_back(self.course.api, self.lab)
+            self._all(paths)
+        finally:
+            self._closing.shutdown()
+            self._write_table()
+            lock.release()
+        return [self._results[student] for student in sorted(self._results)]
+
+    def _all(self, paths: Mapping[str, Path]) -> None:
+        digest = lab_digest(self.lab)
+        jobs = max(1, min(self.jobs, self.lab.file.side_by_side))
+        with ThreadPoolExecutor(jobs) as pool:
+            running: set[Future[None]] = {pool.submit(self._one, student, path, digest, jobs > 1)
+                                          for student, path in paths.items()}  # fmt: skip
+            try:
+                while running:
+                    done, running = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        future.result()
+                    if done:
+                        self._write_table()
+            except BaseException:
+                self._stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
+        for submission in self._alone:
+            # Its pods found no room beside the others': that is no fault of theirs.
+            self.listen("again", submission.student)
+            self._grade(submission, digest, crowd=False)
+            self._write_table()
+
+    def _one(self, student: str, path: Path, digest: str, crowd: bool) -> None:
+        if self._stop.is_set():
+            return
+        submission = read_submission(student, path)
+        known = None if self.again else self._before.get(student)
+        if known and known.is_graded and (known.digest, known.lab_digest) == (submission.digest, digest):
+            self._results[student] = known
+            self.listen("kept", known)
+            return
+        self.listen("started", student)
+        self._grade(submission, digest, crowd=crowd)
+
+    def _grade(self, submission: Submission, digest: str, *, crowd: bool) -> None:
+        started = time.monotonic()
+        report, document, problems, why = None, None, list(submission.problems), ""
+        try:
+            found = self._in_a_room(submission, problems, crowd=crowd)
+            if found is None:
+                self._alone.append(submission)
+                return
+            report, document = found
+        except KailabError as failed:
+            why = failed.what
+        if self._stop.is_set():
+            return  # interrupted is not graded; the next run does it
+        record = Record(
+            student=submission.student, submission=str(submission.path), digest=submission.digest, lab_digest=digest,
+            graded_at=datetime.now(UTC).isoformat(timespec="seconds"), seconds=round(time.monotonic() - started, 2),
+            problems=tuple(problems), report=report, why=why,
+        )  # fmt: skip
+        self.records.keep(record, document)
+        self._results[submission.student] = record
+        self.listen("finished", record)
+
+    def _in_a_room(
+        self, submission: Submission, problems: list[str], *, crowd: bool
+    ) -> tuple[Report, dict[str, Any]] | None:
+        """The report and its evidence; None when it may owe a failure to what ran beside it."""
+        namespace = new_name(self.lab)
+        with borrowed(self.course, self.lab):
+            try:
+                given = open_room(self.course, self.lab, namespace)
+                problems += hand_in(self.course, self.lab, namespace, submission.objects)
+                checked = lifecycle.check(
+                    self.course, self.lab, namespace=namespace, given=given, keep_evidence=False, throwaway=True,
+                    cancelled=self._stop,
+                )  # fmt: skip
+                if crowd and doubtful(self.lab, checked.report):
+                    return None
+            finally:
+                self._leave(namespace)
+        return _at_home(checked.report, self.lab), checked.document
+
+    def _leave(self, namespace: str) -> None:
+        """Mostly waiting, so the next submission begins meanwhile; unless what it needs is there but once."""
+        going = self._closing.submit(demolish, self.course, namespace)
+        if self.lab.file.side_by_side == 1:
+            with suppress(KailabError):
+                going.result()
+
+    def _write_table(self) -> None:
+        self.records.write_table({**self._before, **self._results}.values())
+
+
+def doubtful(lab: LabFolder, report: Report) -> bool:
+    """Whether a check failed that looks at how things go in time: it lost a request, or waited to its very end."""
+    for result in report.checks:
+        check = lab.checks[result.id]
+        waited = check.timing is Timing.CONVERGE and result.seconds >= _NEARLY * check.seconds
+        if result.outcome is Outcome.FAIL and (waited or check.timing in (Timing.TRIGGER, Timing.HOLD)):
+            return True
+    return False
+
+
+def _at_home(report: Report, lab: LabFolder) -> Report:
+    """The report as the student's own: its commands name the lab's namespace, not one that is gone by now."""
+    text = json.dumps(to_document(report)).replace(report.namespace, lab.namespace)
+    return from_document(json.loads(text))

@@ -1,0 +1,113 @@
+"""Breaking and healing from outside, against an API server that keeps one node."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, cast
+
+import pytest
+
+from cluster.api import Api, ApiError
+from cluster.errors import KailabError
+from cluster.gpu import control, faults
+from cluster.gpu.node.readings import Fault, GpuFault
+
+LOST = GpuFault(Fault.LOST)
+
+
+class FakeApi:
+    """Nodes with resourceVersions, conflicts included."""
+
+    def __init__(self, *, simulated: bool = False, conflicts: int = 0) -> None:
+        labels = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.count": "2"}
+        labels |= {"kailab.dev/simulated": "true"} if simulated else {}
+        self.node: dict[str, Any] = {
+            "metadata": {"name": "gpu-a", "resourceVersion": "1", "labels": labels},
+            "status": {"capacity": {"nvidia.com/gpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]},
+        }
+        self.conflicts = conflicts
+
+    def get(self, kind: str, name: str) -> Any:
+        return copy.deepcopy(self.node) if name == "gpu-a" else None
+
+    def list(self, kind: str, **selectors: str) -> Any:
+        return [copy.deepcopy(self.node)], "1"
+
+    def patch(self, kind: str, name: str, namespace: str, patch: Any, *, subresource: str = "") -> Any:
+        if subresource:
+            self.node["status"] |= patch["status"]
+            return self.node
+        if self.conflicts:
+            self.conflicts -= 1
+            raise ApiError(409, "Conflict", "changed")
+        assert patch["metadata"]["resourceVersion"] == self.node["metadata"]["resourceVersion"]
+        present = self.node["metadata"].setdefault("annotations", {})
+        for key, value in patch["metadata"]["annotations"].items():
+            present.pop(key, None) if value is None else present.update({key: value})
+        return copy.deepcopy(self.node)
+
+
+def fake(**options: Any) -> tuple[FakeApi, Api]:
+    made = FakeApi(**options)
+    return made, cast("Api", made)
+
+
+def annotations(made: FakeApi) -> dict[int, GpuFault]:
+    return faults.wanted(made.node["metadata"].get("annotations", {}))
+
+
+def test_a_fault_is_an_annotation_until_healed() -> None:
+    made, api = fake()
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    assert annotations(made) == {1: LOST}
+    assert control.heal(api, control.slot("gpu-a/1"))
+    assert annotations(made) == {}
+    assert not control.heal(api, control.slot("gpu-a/1"))
+
+
+def test_two_gpus_may_fail_at_once_but_one_only_once() -> None:
+    made, api = fake()
+    control.fault(api, control.slot("gpu-a/0"), LOST)
+    control.fault(api, control.slot("gpu-a/1"), GpuFault(Fault.HOT))
+    with pytest.raises(KailabError, match="has a fault already"):
+        control.fault(api, control.slot("gpu-a/0"), GpuFault(Fault.ECC))
+    assert annotations(made) == {0: LOST, 1: GpuFault(Fault.HOT)}
+    assert control.heal_all(api) == [control.Slot("gpu-a", 0), control.Slot("gpu-a", 1)]
+
+
+def test_somebody_elses_write_in_between_is_no_trouble() -> None:
+    made, api = fake(conflicts=2)
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    assert annotations(made) == {1: LOST}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("gpu-a/2", "gpu-a has GPUs 0 to 1"),
+        ("nowhere/0", "does not exist; nodes with GPUs: gpu-a"),
+        ("gpu-a", "not NODE/INDEX"),
+        ("gpu-a/-1", "not NODE/INDEX"),
+        ("gpu-a/x", "not NODE/INDEX"),
+        ("/1", "not NODE/INDEX"),
+    ],
+)
+def test_a_gpu_that_does_not_exist_is_refused(text: str, words: str) -> None:
+    made, api = fake()
+    with pytest.raises(KailabError) as refused:
+        control.fault(api, control.slot(text), LOST)
+    assert words in str(refused.value)
+    assert annotations(made) == {}
+
+
+def test_a_simulated_nodes_status_follows() -> None:
+    made, api = fake(simulated=True)
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "1"}
+    assert {one["type"]: one["status"] for one in made.node["status"]["conditions"]} == {
+        "Ready": "True",
+        "GpusHealthy": "False",
+    }
+    control.heal(api, control.slot("gpu-a/1"))
+    assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "2"}
+    assert made.node["status"]["conditions"][-1]["status"] == "True"

@@ -1,0 +1,271 @@
+"""The device plugin against a kubelet that only speaks the protocol: registration, health, allocation, restarts."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cluster.gpu.devices import Gpu, NodeGpus, gpus
+from cluster.gpu.node import protos
+from cluster.gpu.node.allocations import Allocations, Edits, key_of
+from cluster.gpu.node.board import Board
+from cluster.gpu.node.plugin import Plugin, PluginServer, prefer
+from cluster.gpu.node.sharing import Sharing
+
+MESSAGES, SERVICES = protos.load("deviceplugin")
+FOUR = gpus("gpu-a", NodeGpus("A100-80GB", 4, nvlink=((0, 1), (2, 3))))
+
+
+class Kubelet:
+    """The Registration service on kubelet.sock, and what it was told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.requests: queue.Queue[Any] = queue.Queue()
+        self.called_back = threading.Event()
+        self.start()
+
+    def start(self) -> None:
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        SERVICES.add_RegistrationServicer_to_server(self, self._server)
+        self._server.add_insecure_port(f"unix://{self.folder}/kubelet.sock")
+        self._server.start()
+
+    def stop(self) -> None:
+        self._server.stop(grace=0).wait()
+
+    def restart(self) -> None:
+        """As the real one: all sockets in the folder vanish, then its own appears."""
+        self.stop()
+        for socket in self.folder.glob("*.sock"):
+            socket.unlink()
+        self.start()
+
+    def Register(self, request: Any, context: Any) -> Any:
+        with grpc.insecure_channel(f"unix://{self.folder}/{request.endpoint}") as channel:
+            options = SERVICES.DevicePluginStub(channel).GetDevicePluginOptions(MESSAGES.Empty(), timeout=2)
+            assert options.get_preferred_allocation_available
+        self.requests.put(request)
+        return MESSAGES.Empty()
+
+
+class Bench:
+    """A plugin server under test with everything around it."""
+
+    def __init__(self, folder: Path, found: tuple[Gpu, ...] = FOUR, sharing: Sharing | None = None) -> None:
+        self.sick: set[str] = set()
+        self.kubelet = Kubelet(folder)
+        self.board = Board(found, sharing or Sharing(), lambda uuid: uuid not in self.sick)
+        self.prepared: list[list[str]] = []
+        self.plugin = Plugin("nvidia.com/gpu", self.board, self._prepare)
+        self.server = PluginServer(self.plugin, folder)
+        self.channel: grpc.Channel | None = None
+
+    def _prepare(self, ids: Any) -> Edits:
+        self.prepared.append(list(ids))
+        return Edits({"NVIDIA_VISIBLE_DEVICES": ",".join(ids)}, {"/run/kailab-gpu": "/node/folder"})
+
+    def stub(self) -> Any:
+        self.channel = grpc.insecure_channel(f"unix://{self.server.socket}")
+        return SERVICES.DevicePluginStub(self.channel)
+
+    def allocate(self, *ids: str) -> Any:
+        request = MESSAGES.AllocateRequest(container_requests=[MESSAGES.ContainerAllocateRequest(devices_ids=ids)])
+        return self.stub().Allocate(request, timeout=5)
+
+    def close(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+        self.server.end()
+        self.kubelet.stop()
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+    made: list[Bench] = []
+
+    def make(**options: Any) -> Bench:
+        made.append(Bench(tmp_path, **options))
+        made[-1].server.ensure()
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def test_it_serves_before_it_registers(bench: Callable[..., Bench]) -> None:
+    request = bench().kubelet.requests.get(timeout=5)  # Register called back, or it would have raised
+    assert (request.version, request.resource_name) == ("v1beta1", "nvidia.com/gpu")
+    assert request.endpoint.endswith(".sock")
+
+
+def test_a_restarted_kubelet_is_registered_with_again(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.kubelet.requests.get(timeout=5)
+    assert not made.server.ensure()
+    made.kubelet.restart()
+    assert made.server.ensure()
+    made.kubelet.requests.get(timeout=5)
+    assert made.server.socket.exists()
+
+
+def test_a_removed_socket_is_served_again(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.kubelet.requests.get(timeout=5)
+    made.server.socket.unlink()
+    assert made.server.ensure()
+    assert made.allocate(FOUR[0].uuid)
+
+
+def test_started_twice_the_newer_one_serves(bench: Callable[..., Bench], tmp_path: Path) -> None:
+    first = bench()
+    first.kubelet.requests.get(timeout=5)
+    given: list[list[str]] = []
+    plugin = Plugin(
+        "nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda ids: (given.append([*ids]), Edits())[1]
+    )
+    second = PluginServer(plugin, tmp_path)
+    assert second.ensure()
+    first.kubelet.requests.get(timeout=5)
+    first.allocate(FOUR[2].uuid)
+    assert given == [[FOUR[2].uuid]]
+    assert first.prepared == []
+    second.end()
+
+
+def test_without_a_kubelet_nothing_happens(tmp_path: Path) -> None:
+    plugin = Plugin("nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda _: Edits())
+    assert not PluginServer(plugin, tmp_path).ensure()
+
+
+def test_the_whole_list_is_sent_at_once_and_after_each_change(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    stream = made.stub().ListAndWatch(MESSAGES.Empty(), timeout=10)
+    assert [device.health for device in next(stream).devices] == ["Healthy"] * 4
+    made.sick.add(FOUR[1].uuid)
+    made.board.health_changed()
+    assert [device.health for device in next(stream).devices] == ["Healthy", "Unhealthy", "Healthy", "Healthy"]
+    made.board.set_claims({FOUR[2].uuid: "team/claim"})
+    assert [device.health for device in next(stream).devices] == ["Healthy", "Unhealthy", "Unhealthy", "Healthy"]
+    made.sick.clear()
+    made.board.set_claims({})
+    assert [device.health for device in next(stream).devices][3] == "Healthy"
+    stream.cancel()
+
+
+def test_a_list_is_followed_while_others_allocate(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    streams = [made.stub().ListAndWatch(MESSAGES.Empty(), timeout=10) for _ in range(3)]
+    for stream in streams:
+        next(stream)
+    assert made.allocate(FOUR[0].uuid).container_responses[0].mounts[0].read_only
+    for stream in streams:
+        stream.cancel()
+
+
+def test_a_resource_that_is_no_longer_offered_stays_empty(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.board.offers()
+    made.board.share(Sharing({"nvidia.com/gpu": 2}, rename=True))
+    assert made.board.offers()["nvidia.com/gpu"].ids == ()
+    assert len(made.board.offers()["nvidia.com/gpu.shared"].ids) == 8
+
+
+@pytest.mark.parametrize(
+    ("ids", "sharing", "words"),
+    [
+        (["GPU-nobody"], Sharing(), 'invalid allocation request for "nvidia.com/gpu": unknown device: GPU-nobody'),
+        (
+            [f"{FOUR[0].uuid}::0", f"{FOUR[0].uuid}::1"],
+            Sharing({"nvidia.com/gpu": 2}, single=True),
+            "maximum request size for shared resources is 1; found 2",
+        ),
+    ],
+)
+def test_allocate_refuses_in_the_plugins_words(
+    bench: Callable[..., Bench], ids: list[str], sharing: Sharing, words: str
+) -> None:
+    made = bench(sharing=sharing)
+    with pytest.raises(grpc.RpcError) as refused:
+        made.allocate(*ids)
+    assert refused.value.code() is grpc.StatusCode.UNKNOWN
+    assert words in refused.value.details()
+    assert made.prepared == []
+
+
+def test_allocate_refuses_what_a_claim_holds(bench: Callable[..., Bench]) -> None:
+    made = bench()
+    made.board.set_claims({FOUR[0].uuid: "team/claim"})
+    with pytest.raises(grpc.RpcError, match="held by a ResourceClaim"):
+        made.allocate(FOUR[0].uuid)
+
+
+@pytest.mark.parametrize(
+    ("available", "required", "size", "wanted"),
+    [
+        ([0, 1, 2, 3], [], 2, {2, 3}),
+        ([0, 2, 3], [], 2, {2, 3}),
+        ([0, 1, 2], [1], 2, {0, 1}),
+        ([1, 3], [], 1, {3}),
+        ([0, 1, 2, 3], [], 4, {0, 1, 2, 3}),
+    ],
+)
+def test_gpus_that_nvlink_joins_are_preferred(
+    available: list[int], required: list[int], size: int, wanted: set[int]
+) -> None:
+    ids = [gpu.uuid for gpu in FOUR]
+    chosen = prefer(FOUR, set(), [ids[i] for i in available], [ids[i] for i in required], size)
+    assert {ids.index(one) for one in chosen} == wanted
+
+
+def test_what_was_given_out_counts_before_the_kubelet_says_so() -> None:
+    now = [0.0]
+    board = Board(FOUR, Sharing(), lambda _: True, lambda: now[0])
+    board.allocated([FOUR[0].uuid])
+    board.set_held_by_plugin(set())
+    assert board.held_by_plugin() == {FOUR[0].uuid}
+    now[0] = 10.0
+    board.set_held_by_plugin({FOUR[1].uuid})
+    assert board.held_by_plugin() == {FOUR[1].uuid}
+
+
+def test_replicas_are_spread_over_the_gpus() -> None:
+    ids = [f"{gpu.uuid}::{number}" for gpu in FOUR[:2] for number in range(3)]
+    held = {ids[0], ids[1]}
+    chosen = prefer(FOUR, held, [one for one in ids if one not in held], [], 2)
+    assert Counter(one.partition("::")[0] for one in chosen) == {FOUR[1].uuid: 2}
+
+
+def test_folders_are_named_by_what_they_hold_and_go_with_it(tmp_path: Path) -> None:
+    now, listening = [0.0], {}
+    allocations = Allocations(
+        tmp_path, "/node", "/node/bin/nvidia-smi", lambda path, ids, key: listening.update({key: (path, list(ids))}),
+        lambda key: listening.pop(key), lambda: now[0],
+    )  # fmt: skip
+    edits = allocations.prepare(["GPU-b::1", "GPU-a"])
+    key = key_of(["GPU-a", "GPU-b::1"])
+    assert edits.envs == {"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
+    assert edits.mounts["/run/kailab-gpu"] == f"/node/{key}"
+    again = Allocations(tmp_path, "", "", lambda path, ids, key: listening.update({key: (path, ids)}),
+                        lambda _: None, lambda: now[0])  # fmt: skip
+    listening.clear()
+    again.restore()
+    assert listening[key] == (tmp_path / key / "gpu.sock", ["GPU-a", "GPU-b::1"])
+    allocations.keep(set())
+    assert key in listening  # the kubelet may not know it yet
+    now[0] = 1000.0
+    allocations.keep({key})
+    assert key in listening
+    now[0] = 2000.0
+    allocations.keep(set())
+    assert key not in listening
+    assert not (tmp_path / key).exists()

@@ -1,0 +1,85 @@
+"""What a class run writes: it survives a crash, and a spreadsheet can't be fooled by a student's name."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from labs.catalog import lab_numbered
+from labs.grading.records import COLUMNS, Record, Records, lab_digest
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+def _report(*outcomes: Outcome) -> Report:
+    checks = tuple(
+        CheckResult(f"c{n}", "run", "A title", outcome, 2.0 if outcome is Outcome.PASS else 0.0, 2.0,
+                    observed=HOSTILE, evidence=(HOSTILE,))
+        for n, outcome in enumerate(outcomes)
+    )  # fmt: skip
+    return Report(6, "deployments", "Deployments", "lab-06", checks, 1.5, ClusterInfo("k", "v1.37.2", "u"),
+                  {"run": "Run it"})  # fmt: skip
+
+
+def _record(student: str, *outcomes: Outcome, problems: tuple[str, ...] = ()) -> Record:
+    report = _report(*outcomes) if outcomes else None
+    return Record(student, f"/submitted/{student}", "d1", "d2", "2026-11-25T00:00:00+00:00", 3.0, problems, report,
+                  "" if report else "no cluster")  # fmt: skip
+
+
+@pytest.fixture
+def records(tmp_path: Path) -> Records:
+    return Records(tmp_path / "grades.csv", lab_numbered(6))
+
+
+def test_a_record_comes_back_as_it_was(records: Records) -> None:
+    for record in (_record("ada", Outcome.PASS, Outcome.FAIL, problems=("a",)), _record("bob")):
+        records.keep(record, {"format": "x"})
+        assert records.of(record.student) == record
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"report": 3}', '{"report": null}'])
+def test_a_half_written_record_is_no_record(records: Records, text: str) -> None:
+    records.keep(_record("ada", Outcome.PASS), None)
+    (records.folder / "ada" / "result.json").write_text(text)
+    assert records.of("ada") is None
+
+
+def test_errors_are_no_verdict() -> None:
+    assert _record("ada", Outcome.PASS, Outcome.FAIL).is_graded
+    assert not _record("ada", Outcome.PASS, Outcome.ERROR).is_graded
+    assert not _record("ada").is_graded
+
+
+def test_the_table_leaves_points_empty_where_there_is_no_verdict(records: Records) -> None:
+    records.write_table([_record("bob", Outcome.ERROR), _record("ada", Outcome.PASS, Outcome.FAIL)])
+    with records.table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    assert [(row["student"], row["points"], row["percent"], row["status"]) for row in rows] == [
+        ("ada", "2", "50.0", "graded"), ("bob", "", "", "not graded"),
+    ]  # fmt: skip
+
+
+def test_a_name_can_be_neither_a_formula_nor_a_path(records: Records) -> None:
+    for name in ("=cmd|'/c calc'!A1", "../../evil", ".."):
+        record = _record(name, Outcome.PASS)
+        records.keep(record, None)
+        assert records.of(name) == record
+    records.write_table([_record("=cmd|'/c calc'!A1", Outcome.PASS)])
+    assert "'=cmd" in records.table.read_text()
+    assert {path.parent for path in records.folder.parent.rglob("result.json")} == set(records.folder.iterdir())
+
+
+def test_feedback_shows_hostile_text_as_text(records: Records) -> None:
+    records.keep(_record(HOSTILE, Outcome.FAIL, problems=(HOSTILE,)), None)
+    page = next(records.folder.rglob("feedback.html")).read_text()
+    assert HOSTILE not in page
+    assert page.count("&lt;script&gt;") >= 4
+
+
+def test_a_changed_check_is_another_lab() -> None:
+    assert lab_digest(lab_numbered(6)) != lab_digest(lab_numbered(3))

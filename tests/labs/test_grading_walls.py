@@ -1,0 +1,78 @@
+"""The walls around a submission, as far as they can be seen without a cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from labs.catalog import all_labs
+from labs.grading.rooms import kinds_for
+from labs.grading.walls import EVERYDAY, harden, moved, refusal, walls
+
+
+def _deployment(pod: dict[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
+            "spec": {"template": {"spec": pod}}}  # fmt: skip
+
+
+def test_what_is_left_open_is_filled_in_and_what_is_said_stays() -> None:
+    given = {
+        "securityContext": {"runAsNonRoot": False},
+        "containers": [{"name": "a"}, {"name": "b", "securityContext": {"capabilities": {"add": ["SYS_ADMIN"]}}}],
+    }
+    pod = harden(_deployment(given))["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": False, "seccompProfile": {"type": "RuntimeDefault"}}
+    drop = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert pod["containers"][0]["securityContext"] == drop
+    assert pod["containers"][1]["securityContext"] == {"capabilities": {"add": ["SYS_ADMIN"]}}
+    assert "securityContext" not in given["containers"][0]
+
+
+@pytest.mark.parametrize("item", [
+    {"kind": "Deployment", "metadata": {"name": "a"}}, {"kind": "Deployment", "metadata": {}, "spec": []},
+    _deployment({"containers": "none", "securityContext": 3}), _deployment({"containers": [None, {}]}),
+    {"kind": "CronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": None}},
+])  # fmt: skip
+def test_broken_objects_pass_through_for_the_api_server_to_judge(item: dict[str, Any]) -> None:
+    assert harden(item)["kind"] == item["kind"]
+
+
+def test_the_labs_own_namespace_becomes_the_room() -> None:
+    item = {
+        "kind": "ConfigMap", "metadata": {"name": "lab-06", "namespace": "lab-06"},
+        "data": {"url": "http://ai-service.lab-06.svc:80", "other": "lab-061 my-lab-06", "n": 6},
+    }  # fmt: skip
+    changed = moved(item, "lab-06", "grade-06-x")
+    assert changed["metadata"]["namespace"] == "grade-06-x"
+    assert changed["data"] == {"url": "http://ai-service.grade-06-x.svc:80", "other": "lab-061 my-lab-06", "n": 6}
+
+
+@pytest.mark.parametrize(("item", "said"), [
+    ({"kind": "ClusterRoleBinding", "metadata": {"name": "a"}}, "outside of your namespace"),
+    ({"kind": "Namespace", "metadata": {"name": "a"}}, "outside of your namespace"),
+    ({"kind": "Node", "metadata": {"name": "gpu-a"}}, "outside of your namespace"),
+    ({"kind": "Moon", "metadata": {"name": "a"}}, "of a kind that this lab does not need"),
+    ({"kind": "ConfigMap", "metadata": {"name": "a", "namespace": "lab-06-of-bob"}}, "which is not yours"),
+    ({"kind": "ConfigMap", "metadata": {"generateName": "a-"}}, "no name of its own"),
+    ({"kind": "Service", "metadata": {"name": "a"}, "spec": {"externalIPs": ["10.96.0.1"]}}, "externalIPs"),
+])  # fmt: skip
+def test_what_is_not_even_tried(item: dict[str, Any], said: str) -> None:
+    assert said in refusal(item, "grade-06-x", EVERYDAY)
+
+
+def test_everyday_objects_are_tried() -> None:
+    assert not refusal({"kind": "Service", "metadata": {"name": "a"}, "spec": {}}, "x", EVERYDAY)
+    assert not refusal({"kind": "Service", "metadata": {"name": "a", "namespace": "x"}, "spec": None}, "x", EVERYDAY)
+
+
+@pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: f"lab-{lab.number}")
+def test_every_labs_own_answers_are_of_kinds_that_may_be_handed_in(lab: Any) -> None:
+    kinds = kinds_for(lab)
+    lent = {(one.kind, one.name) for one in lab.file.borrows}
+    for item in lab.manifests("solution"):
+        if (item["kind"], item["metadata"]["name"]) not in lent:
+            assert not refusal(item, item["metadata"].get("namespace", "x"), kinds)
+    role = next(item for item in walls("x", kinds) if item["kind"] == "Role")
+    assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "create", "patch"}
+    assert not {"pods/exec", "namespaces", "nodes", "*"} & {it for rule in role["rules"] for it in rule["resources"]}

@@ -1,0 +1,39 @@
+"""Every code cell of every chapter runs on the real cluster, in a kernel such as a student's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbclient
+import pytest
+
+from cluster.api import Api
+from cluster.workspace import Workspace
+from course.__main__ import environment
+from course.chapters import Chapter, chapters
+from tests.system.conftest import kailab
+
+pytestmark = [
+    pytest.mark.cluster,
+    # The kernel client's own sockets, which it closes a moment after the test.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path.stem)
+def test_every_cell_runs_and_its_solution_passes(
+    chapter: Chapter, home: Path, workspace: Workspace, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in {**environment(Workspace(home, workspace.cache)), "KAILAB_HOME": str(home)}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = chapter.notebook(solved=True)
+    try:
+        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+        said = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert not [text for text in said if "✗" in text or "Traceback" in text]
+        assert any("✓" in text for text in said)
+        report = kailab("check", str(chapter.number), KAILAB_HOME=str(home))
+        assert report.returncode == 0, report.stdout
+    finally:
+        api.delete("Namespace", chapter.lab.namespace)

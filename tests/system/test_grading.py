@@ -1,0 +1,143 @@
+"""A class graded on the real cluster, honest and hostile: nobody's score depends on what others handed in."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.api import Api, Object
+from labs.catalog import lab_numbered
+from labs.grading.walls import GRADING_LABEL
+from tests.system.conftest import eventually, kailab
+
+pytestmark = pytest.mark.cluster
+LAB = lab_numbered(6)
+FULL = "20"
+
+
+def _container(**security: Any) -> Object:
+    return {"name": "main", "image": "ai-app:v1", "securityContext": security}
+
+
+def _pod(name: str, program: str, **spec: Any) -> Object:
+    container = {"name": "main", "image": "ai-app:v1", "command": ["python3", "-c", program]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container], **spec}}
+
+
+FORKS = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
+HOG = "kept = []\nwhile True: kept.append(bytearray(2**24))"
+ENDLESS = "while True: print('x' * 1000)"
+# Each beside the lab's right solution: an attack costs no point by itself, and must reach nothing.
+ATTACKS: dict[str, list[Object]] = {
+    "privileged": [_pod("a", "", containers=[_container(privileged=True)])],
+    "host-path": [_pod("a", "", volumes=[{"name": "root", "hostPath": {"path": "/"}}])],
+    "host-network": [_pod("a", "", hostNetwork=True, hostPID=True)],
+    "cluster-admin": [{
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "mine"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:anonymous"}],
+    }],
+    "elsewhere": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kailab-was-here", "namespace": where}}
+        for where in ("default", "kube-system", "grade-06-bob")
+    ],
+    "finalizer": [
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stays", "finalizers": ["kailab.dev/never"]}},
+        {**_pod("stays", "import time; time.sleep(600)"),
+         "metadata": {"name": "stays", "finalizers": ["kailab.dev/never"]}},
+    ],
+    "hogs": [_pod("memory", HOG), _pod("forks", FORKS), _pod("log", ENDLESS), _pod("image", "", containers=[
+        {"name": "main", "image": "there-is-no-such:image"},
+    ])],
+    "system-priority": [_pod("a", "", priorityClassName="system-node-critical")],
+}  # fmt: skip
+REFUSED = {"cluster-admin": "outside of your namespace", "elsewhere": "which is not yours",
+           "privileged": "violates PodSecurity", "host-path": "violates PodSecurity",
+           "host-network": "violates PodSecurity", "system-priority": "exceeded quota"}  # fmt: skip
+
+
+def _hand_in(folder: Path, *more: Object, source: str = "solution") -> None:
+    shutil.copytree(LAB.path / source, folder)
+    if more:
+        (folder / "more.yaml").write_text(yaml.safe_dump_all(copy.deepcopy(list(more))))
+
+
+def _table(path: Path) -> dict[str, dict[str, str]]:
+    with path.open() as file:
+        return {row["student"]: row for row in csv.DictReader(file)}
+
+
+def _rooms(api: Api) -> list[str]:
+    return [item["metadata"]["name"] for item in api.list("Namespace", labelSelector=GRADING_LABEL)[0]]
+
+
+def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp_path: Path) -> None:
+    handed_in = tmp_path / "in"
+    for name, attack in ATTACKS.items():
+        _hand_in(handed_in / name, *attack)
+    _hand_in(handed_in / "honest")
+    _hand_in(handed_in / "untouched", source="starter")
+    _hand_in(handed_in / "partial")
+    (handed_in / "partial" / "budget.yaml").unlink()
+    (handed_in / "nothing").mkdir()
+    (handed_in / "huge").mkdir()
+    with (handed_in / "huge" / "huge.yaml").open("wb") as file:
+        file.truncate(100 * 2**20)
+    before = {item["metadata"]["uid"] for item in api.list("ClusterRoleBinding")[0]}
+    out, env = tmp_path / "grades.csv", {"KAILAB_HOME": str(home)}
+    students = sorted(map(str, handed_in.iterdir()))
+    ran = kailab("grade", *students, "--lab", "6", "--jobs", "8", "--out", str(out), seconds=900, **env)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    table = _table(out)
+    points = {name: row["points"] for name, row in table.items()}
+    zero = dict.fromkeys(("untouched", "nothing", "huge"), "0")
+    assert points == {**dict.fromkeys([*ATTACKS, "honest"], FULL), **zero, "partial": "16"}
+    for name, said in REFUSED.items():
+        result = json.loads((tmp_path / "grades-feedback" / name / "result.json").read_text())
+        assert said in " ".join(result["problems"]), name
+    assert not _rooms(api)
+    assert {item["metadata"]["uid"] for item in api.list("ClusterRoleBinding")[0]} == before
+    assert not any(api.get("ConfigMap", "kailab-was-here", where) for where in ("default", "kube-system"))
+
+    again = kailab("grade", *students, "--lab", "6", "--out", str(out), **env)
+    assert again.returncode == 0
+    assert again.stdout.count("as before") == len(students)
+    evidence = tmp_path / "grades-feedback" / "honest" / "evidence.json"
+    assert kailab("regrade", str(evidence), **env).returncode == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_goes_on(api: Api, home: Path, tmp_path: Path, how: signal.Signals) -> None:
+    for name in ("ada", "bob"):
+        _hand_in(tmp_path / "in" / name)
+    (tmp_path / "in" / "carl").mkdir()
+    out = tmp_path / "grades.csv"
+    command = [sys.executable, "-m", "labs.cli", "grade", *map(str, sorted((tmp_path / "in").iterdir())), "--lab", "6",
+               "--out", str(out)]  # fmt: skip
+    import os
+
+    process = subprocess.Popen(command, env={**os.environ, "KAILAB_HOME": str(home)}, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    eventually(lambda: (tmp_path / "grades-feedback" / "carl" / "result.json").exists())
+    eventually(lambda: len(_rooms(api)) >= 2)
+    time.sleep(5)  # into the middle of the checks
+    process.send_signal(how)
+    said, _ = process.communicate(timeout=90)
+    assert process.returncode == (130 if how is signal.SIGINT else -9), said
+    assert "Traceback" not in said
+    ended = kailab("grade", *command[4:-4], "--lab", "6", "--out", str(out), KAILAB_HOME=str(home))
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert {name: row["points"] for name, row in _table(out).items()} == {"ada": FULL, "bob": FULL, "carl": "0"}
+    assert "carl  0/20  as before" in ended.stdout
+    assert not _rooms(api)
