@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -19,13 +20,14 @@ from rich.text import Text
 from checkers.declare import Timing
 from checkers.results import Outcome, Report
 from checkers.scheduling import requests
-from cluster.api import ApiError, Object
+from cluster.api import ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
 from labs import lifecycle
 from labs.catalog import LabFolder, facts, fill_in
+from labs.crowd import doubtful
 from labs.lanes import Lane, blind, lanes
 from labs.lifecycle import Course
 from labs.mutants import Submission, expected_points, expected_skips, submissions
@@ -37,8 +39,19 @@ SETTLE_SECONDS = 60.0
 
 
 @dataclass
+class Part:
+    """What went wrong in a part; `doubtful` if that may be due to what ran beside it."""
+
+    problems: list[str] = field(default_factory=list)
+    doubtful: bool = False
+
+    def problem(self, text: str) -> None:
+        self.problems.append(text)
+
+
+@dataclass
 class Gate:
-    """One gate run: what went wrong, and how long each part took."""
+    """One gate run: what went wrong, how long each part took, and what is to be tried again when nothing else runs."""
 
     lab: LabFolder
     course: Course
@@ -47,25 +60,35 @@ class Gate:
     seconds: dict[str, float] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     closing: ThreadPoolExecutor = field(init=False)
+    again: dict[str, Callable[[], None]] = field(default_factory=dict)
+    is_alone: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
-    def part(self, name: str, *, quietly: bool = False) -> Iterator[Callable[[str], None]]:
-        """Time a part; the yielded function reports a problem in it. A quiet one is shown only if it has one."""
-        found: list[str] = []
+    def part(self, name: str, again: Callable[[], None] | None = None, *, quietly: bool = False) -> Iterator[Part]:
+        """Time a part, and keep and print what went wrong in it. A quiet one is shown only if something did.
+
+        `again` tries the part once more by itself. That is done, after all others, when a problem is a doubtful one.
+        """
+        part = Part()
         started = time.monotonic()
         try:
-            yield found.append
+            yield part
         except KailabError as failed:
-            found.append(str(failed))
-        if quietly and not found:
+            part.problem(str(failed))
+            part.doubtful = part.doubtful or isinstance(failed, Unreachable)
+        if quietly and not part.problems:
             return
         with self._lock:
             self.seconds[name] = time.monotonic() - started
-            self.problems += [f"{name}: {problem}" for problem in found]
-            mark = Text("✗ ", style="red") if found else Text("✓ ", style="green")
-            self.console.print(mark + Text(f"{name}  {self.seconds[name]:.1f} s"))
-            for problem in found:
+            if part.problems and part.doubtful and again and not self.is_alone:
+                self.again[name] = again
+                mark, more = Text("· ", style="yellow"), ", to be tried again when nothing runs beside it"
+            else:
+                self.problems += [f"{name}: {problem}" for problem in part.problems]
+                mark, more = (Text("✗ ", style="red") if part.problems else Text("✓ ", style="green")), ""
+            self.console.print(mark + Text(f"{name}  {self.seconds[name]:.1f} s{more}"))
+            for problem in part.problems:
                 self.console.print(Text(f"    {problem}"), soft_wrap=True)
 
     def kubectl_apply(self, folder: Path, namespace: str) -> str:
@@ -116,12 +139,16 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
                 *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows),
             ]
             split = lanes(lab.manifests("solution"), kept, wanted)
-            parts += [pool.submit(_try_lane, gate, number, lane) for number, lane in enumerate(split)]
-            for part in parts:
-                part.result()
-        with gate.part("nothing is left on the cluster") as problem:
+            parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
+            for running in parts:
+                running.result()
+        with ThreadPoolExecutor(1) as gate.closing:
+            gate.is_alone = True
+            for again in dict.fromkeys(gate.again.values()):
+                again()
+        with gate.part("nothing is left on the cluster") as part:
             for difference in _left(before, course):
-                problem(difference)
+                part.problem(difference)
     seconds = time.monotonic() - started
     _summary(gate, seconds, len(wanted))
     if not only:
@@ -153,18 +180,19 @@ def _left(before: dict[str, str], course: Course) -> list[str]:
         time.sleep(0.5)
 
 
-def _try_lane(gate: Gate, number: int, lane: Lane) -> None:
+def _try_lane(gate: Gate, suffix: str, lane: Lane) -> None:
     """A lane's submissions in a namespace of their own."""
     lab, course = gate.lab, gate.course
-    namespace = f"{lab.namespace}-gate-{number}"
+    namespace = f"{lab.namespace}-gate-{suffix}"
     given = lifecycle.open_namespace(course, lab, namespace)
     solution = lab.manifests("solution")
     try:
         for item in lane.submissions:
             if lane.shared:
                 _make_so(gate, namespace, solution, item.objects)
-            with gate.part(item.name) as problem:
-                _try(gate, item, namespace, given, problem, last=not lane.shared)
+            alone = partial(_try_lane, gate, f"{item.name}-alone", Lane((item,), shared=False))
+            with gate.part(item.name, alone) as part:
+                _try(gate, item, namespace, given, part, last=not lane.shared)
     finally:
         # Mostly waiting, so the next lane can begin meanwhile: as soon as what is scarce is free again.
         gate.closing.submit(_close, gate, namespace)
@@ -199,21 +227,19 @@ def _make_so(gate: Gate, namespace: str, solution: list[Object], wanted: tuple[O
             gate.course.api.delete(item["kind"], item["metadata"]["name"], namespace)
 
 
-def _try(
-    gate: Gate, item: Submission, namespace: str, given: dict[str, str], problem: Callable[[str], None], *, last: bool
-) -> None:
+def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], part: Part, *, last: bool) -> None:
     lab, course = gate.lab, gate.course
     refused = gate.apply(item.objects, namespace)
     if refused:
-        problem(f"kubectl refused it: {refused.strip()[:300]}")
+        part.problem(f"kubectl refused it: {refused.strip()[:300]}")
     left_out = frozenset[str]() if last else blind(lab.checks, item, lab.manifests("solution"))
     checked = lifecycle.check(
         course, lab, namespace=namespace, given=given, keep_evidence=False, throwaway=last, leave_out=left_out
     )
-    _compare(gate, item, checked.report, left_out, problem)
+    _compare(gate, item, checked.report, left_out, part)
     again = replay(lab, checked.document)
     if [check.outcome for check in again.checks] != [check.outcome for check in checked.report.checks]:
-        problem(f"regrading its evidence gives {_outcomes(again)}")
+        part.problem(f"regrading its evidence gives {_outcomes(again)}")
     if not last:
         there = {(entry["kind"], entry["metadata"]["name"]) for entry in lab.manifests("solution")}
         for entry in item.objects:
@@ -221,25 +247,25 @@ def _try(
                 course.api.delete(entry["kind"], entry["metadata"]["name"], namespace)
 
 
-def _compare(
-    gate: Gate, item: Submission, report: Report, left_out: frozenset[str], problem: Callable[[str], None]
-) -> None:
+def _compare(gate: Gate, item: Submission, report: Report, left_out: frozenset[str], part: Part) -> None:
+    unexpected = [check for check in report.checks if check.id not in item.fails]
+    part.doubtful = doubtful(gate.lab.checks, unexpected)
     failed = frozenset(check.id for check in report.checks if check.outcome is Outcome.FAIL)
     skipped = frozenset(check.id for check in report.checks if check.outcome is Outcome.SKIPPED)
     for check in report.checks:
         if check.outcome is Outcome.ERROR:
-            problem(f"{check.id} ended in an error: {check.observed}")
+            part.problem(f"{check.id} ended in an error: {check.observed}")
         elif check.outcome is Outcome.FAIL and check.id not in item.fails:
-            problem(f"{check.id} fails but must not: {check.observed} {list(check.evidence)[:3]}")
+            part.problem(f"{check.id} fails but must not: {check.observed} {list(check.evidence)[:3]}")
     for name in sorted(item.fails - failed):
-        problem(f"{name} must fail but does not ({item.reason})")
+        part.problem(f"{name} must fail but does not ({item.reason})")
     blocked = expected_skips(gate.lab, item.fails)
     if not report.errors and skipped != blocked | left_out and failed == item.fails:
-        problem(f"skipped {sorted(skipped)} instead of {sorted(blocked | left_out)}")
+        part.problem(f"skipped {sorted(skipped)} instead of {sorted(blocked | left_out)}")
     earned = report.points + sum(check.max_points for check in report.checks if check.id in left_out - blocked)
     points = expected_points(gate.lab.spec, item.fails | blocked) if item.points is None else item.points
     if failed == item.fails and earned != points:
-        problem(f"earns {earned:g} points instead of {points:g}")
+        part.problem(f"earns {earned:g} points instead of {points:g}")
     gate.scores[item.name] = earned
 
 
@@ -254,50 +280,52 @@ def _life(gate: Gate) -> None:
     lab, course = gate.lab, gate.course
     scratch = Workspace(course.workspace.state / "gate" / lab.namespace / "state", course.workspace.cache)
     gated = Course(_with_kubeconfig(scratch, course.workspace), course.api, course.uid)
-    namespace = lab.namespace
-    with gate.part("starter fails with the message it should") as problem:
+    namespace, again = lab.namespace, partial(_life, gate)
+    with gate.part("starter fails with the message it should", again) as part:
         lifecycle.start(gated, lab)
         said = gate.kubectl_apply(gated.work(lab), namespace)
         wanted = lab.file.starter
         if (wanted.kubectl_says and wanted.kubectl_says not in said) or (said and not wanted.kubectl_says):
-            problem(f"kubectl says {said.strip()[:300]!r}, expected {wanted.kubectl_says!r}")
+            part.problem(f"kubectl says {said.strip()[:300]!r}, expected {wanted.kubectl_says!r}")
         report = lifecycle.check(gated, lab, given=_given(gated, lab)).report
         if report.points >= report.max_points:
-            problem("it scores full marks")
+            part.problem("it scores full marks")
         if not any(lab.fill(wanted.says) in check.observed for check in report.checks if check.outcome is Outcome.FAIL):
-            problem(f"no failed check says {wanted.says!r}: {_outcomes(report)}")
+            part.problem(f"no failed check says {wanted.says!r}: {_outcomes(report)}")
         gate.scores["starter"] = report.points
-    with gate.part("reset from untouched, then half done") as problem:
-        _reset_and_compare(gate, gated, problem)
+    with gate.part("reset from untouched, then half done", again) as part:
+        _reset_and_compare(gate, gated, part)
         gate.apply(lab.manifests("solution")[:1], namespace)
-        _reset_and_compare(gate, gated, problem)
-    with gate.part("what triggers don't touch is right in the lab's own namespace") as problem:
+        _reset_and_compare(gate, gated, part)
+    with gate.part("what triggers don't touch is right in the lab's own namespace", again) as part:
         gate.apply(lab.manifests("solution"), namespace)
         triggers = frozenset(check.id for check in lab.checks if check.timing is Timing.TRIGGER)
         report = lifecycle.check(gated, lab, given=_given(gated, lab), leave_out=triggers).report
         left = {check.id for check in report.checks if check.outcome is not Outcome.PASS}
         if left != triggers:
-            problem(_outcomes(report))
-    with gate.part("reset from done and from a lost progress file, then finish") as problem:
-        _reset_and_compare(gate, gated, problem)
+            part.doubtful = doubtful(lab.checks, [check for check in report.checks if check.id not in triggers])
+            part.problem(_outcomes(report))
+    with gate.part("reset from done and from a lost progress file, then finish", again) as part:
+        _reset_and_compare(gate, gated, part)
         (scratch.state / "progress.json").unlink()
-        _reset_and_compare(gate, gated, problem)
+        _reset_and_compare(gate, gated, part)
         lifecycle.finish(gated, lab)
 
 
 def _twice(gate: Gate) -> None:
     """The solution with all its triggers, and again on what the first run put back."""
     lab, course = gate.lab, gate.course
-    namespace = f"{lab.namespace}-gate-twice"
+    namespace, again = f"{lab.namespace}-gate-twice{'-alone' if gate.is_alone else ''}", partial(_twice, gate)
     given = lifecycle.open_namespace(course, lab, namespace)
     try:
         for name in ("solution scores full marks", "solution, checked again, does so too"):
-            with gate.part(name) as problem:
-                problems = gate.apply(lab.manifests("solution"), namespace)
+            with gate.part(name, again) as part:
+                refused = gate.apply(lab.manifests("solution"), namespace)
                 report = lifecycle.check(course, lab, namespace=namespace, given=given, keep_evidence=False).report
                 gate.scores[name] = report.points
-                if problems or report.points != report.max_points:
-                    problem(f"{problems} scores {report.points:g}: {_outcomes(report)}")
+                if refused or report.points != report.max_points:
+                    part.doubtful = doubtful(lab.checks, report.checks)
+                    part.problem(f"{refused} scores {report.points:g}: {_outcomes(report)}")
     finally:
         gate.closing.submit(_close, gate, namespace)
 
@@ -319,7 +347,7 @@ def _with_kubeconfig(scratch: Workspace, real: Workspace) -> Workspace:
     return scratch
 
 
-def _reset_and_compare(gate: Gate, course: Course, problem: Callable[[str], None]) -> None:
+def _reset_and_compare(gate: Gate, course: Course, part: Part) -> None:
     """After a reset the namespace holds the given objects, and the folder the starter, nothing else."""
     lab = gate.lab
     lifecycle.reset(course, lab)
@@ -330,10 +358,10 @@ def _reset_and_compare(gate: Gate, course: Course, problem: Callable[[str], None
         found |= {f"{kind}/{item['metadata']['name']}" for item in items}
     found.discard("ConfigMap/kube-root-ca.crt")
     if found != wanted:
-        problem(f"after reset the namespace holds {sorted(found)} instead of {sorted(wanted)}")
+        part.problem(f"after reset the namespace holds {sorted(found)} instead of {sorted(wanted)}")
     for source in (lab.path / "starter").glob("*"):
         if (course.work(lab) / source.name).read_text() != source.read_text():
-            problem(f"after reset {source.name} is not the starter")
+            part.problem(f"after reset {source.name} is not the starter")
 
 
 def _summary(gate: Gate, seconds: float, count: int) -> None:

@@ -10,23 +10,26 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from checkers.declare import Timing
 from checkers.report.document import from_document, to_document
-from checkers.results import Outcome, Report
+from checkers.results import Report
+from cluster.api import Unreachable
 from cluster.errors import KailabError
 from labs import lifecycle
 from labs.catalog import LabFolder
+from labs.crowd import doubtful
 from labs.grading.reading import Submission, read_submission
 from labs.grading.records import Record, Records, lab_digest
 from labs.grading.rooms import borrowed, demolish, hand_in, leftovers, new_name, open_room
 from labs.lifecycle import Course
 
-_NEARLY = 0.9
+_ATTEMPTS = 3  # of a submission by itself, while the API server does not answer
+_API_SECONDS = 120.0
 Listener = Callable[[str, Any], None]  # ("started", student) | ("kept", Record) | ("finished", Record) | ("again", ..)
 
 
@@ -87,11 +90,14 @@ class ClassRun:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
-        for submission in self._alone:
-            # Its pods found no room beside the others': that is no fault of theirs.
-            self.listen("again", submission.student)
-            self._grade(submission, digest, crowd=False)
-            self._write_table()
+        for attempt in range(_ATTEMPTS):
+            waiting, self._alone = self._alone, []
+            for submission in waiting:
+                # Its pods found no room beside the others', or nothing answered: that is no fault of theirs.
+                self.listen("again", submission.student)
+                self._wait_for_api()
+                self._grade(submission, digest, crowd=False, last=attempt == _ATTEMPTS - 1)
+                self._write_table()
 
     def _one(self, student: str, path: Path, digest: str, crowd: bool) -> None:
         if self._stop.is_set():
@@ -105,7 +111,16 @@ class ClassRun:
         self.listen("started", student)
         self._grade(submission, digest, crowd=crowd)
 
-    def _grade(self, submission: Submission, digest: str, *, crowd: bool) -> None:
+    def _wait_for_api(self) -> None:
+        """After an overload the API server needs a while. Not for ever: whoever is next is then told so."""
+        deadline = time.monotonic() + _API_SECONDS
+        while time.monotonic() < deadline:
+            with suppress(Unreachable):
+                if self.course.api.request("GET", "/readyz", timeout=5).status == HTTPStatus.OK:
+                    return
+            self._stop.wait(0.5)
+
+    def _grade(self, submission: Submission, digest: str, *, crowd: bool, last: bool = False) -> None:
         started = time.monotonic()
         report, document, problems, why = None, None, list(submission.problems), ""
         try:
@@ -115,6 +130,9 @@ class ClassRun:
                 return
             report, document = found
         except KailabError as failed:
+            if isinstance(failed, Unreachable) and not last and not self._stop.is_set():
+                self._alone.append(submission)
+                return
             why = failed.what
         if self._stop.is_set():
             return  # interrupted is not graded; the next run does it
@@ -140,7 +158,7 @@ class ClassRun:
                     self.course, self.lab, namespace=namespace, given=given, keep_evidence=False, throwaway=True,
                     cancelled=self._stop,
                 )  # fmt: skip
-                if crowd and doubtful(self.lab, checked.report):
+                if crowd and doubtful(self.lab.checks, checked.report.checks):
                     return None
             finally:
                 self._leave(namespace)
@@ -155,16 +173,6 @@ class ClassRun:
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
-
-
-def doubtful(lab: LabFolder, report: Report) -> bool:
-    """Whether a check failed that looks at how things go in time: it lost a request, or waited to its very end."""
-    for result in report.checks:
-        check = lab.checks[result.id]
-        waited = check.timing is Timing.CONVERGE and result.seconds >= _NEARLY * check.seconds
-        if result.outcome is Outcome.FAIL and (waited or check.timing in (Timing.TRIGGER, Timing.HOLD)):
-            return True
-    return False
 
 
 def _at_home(report: Report, lab: LabFolder) -> Report:

@@ -7,7 +7,7 @@ import pytest
 from checkers.declare import Timing
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from labs.catalog import lab_numbered
-from labs.grading.run import doubtful
+from labs.crowd import doubtful
 
 LAB = lab_numbered(6)
 
@@ -26,9 +26,15 @@ def _report(**seconds: float) -> Report:
     ({"shape": 0.1, "heal": 0.1}, True),
 ])  # fmt: skip
 def test_only_what_is_a_matter_of_time_is_tried_again(failed: dict[str, float], again: bool) -> None:
-    assert doubtful(LAB, _report(**failed)) is again
+    assert doubtful(LAB.checks, _report(**failed).checks) is again
 
 
 def test_a_check_that_waited_to_its_end_is_tried_again() -> None:
     assert LAB.checks["ready"].timing is Timing.CONVERGE
-    assert doubtful(LAB, _report(ready=LAB.checks["ready"].seconds))
+    assert doubtful(LAB.checks, _report(ready=LAB.checks["ready"].seconds).checks)
+
+
+def test_a_check_that_could_not_tell_is_tried_again() -> None:
+    first = LAB.spec.checks[0]
+    could_not_tell = CheckResult(first.id, first.task, first.title, Outcome.ERROR, 0, 1)
+    assert doubtful(LAB.checks, [could_not_tell])
