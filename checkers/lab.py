@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
+from checkers import restore
 from checkers.declare import CannotTell, Fail
 from checkers.evidence import Tape
 from checkers.observe import Observation
@@ -193,6 +194,18 @@ class Lab:
 
         return str(self._ask(f"dry-run {item['kind']}/{item['metadata']['name']}", ask))
 
+    def gpu_holders(self) -> list[str]:
+        """For each of the real nodes' GPUs that pods hold, by device plugin or claim, their namespace."""
+
+        def ask() -> list[str]:
+            from cluster.gpu import control
+
+            gpus = [gpu for status in control.statuses(self._live.api) for gpu in status["gpus"]]
+            devices = [device for gpu in gpus for device in (gpu, *gpu["mig"])]
+            return [str(holder["namespace"]) for device in devices for holder in device["held_by"]]
+
+        return list(self._ask("holders of GPUs", ask))
+
     def seconds_since(self, start: float) -> float:
         """Seconds since `lab.now()`; recorded, since a verdict may rest on it."""
         return float(self._tape.read("seconds", lambda: round(time.monotonic() - start, 2)))
@@ -307,15 +320,15 @@ class Lab:
         self._say(what)
         return self._tape.act(what, live)
 
-    def cordon(self, node: str) -> None:
-        """Close a node for new pods; the runner opens it again after the check, whatever happens."""
+    def cordon(self, *nodes: str) -> None:
+        """Close nodes for new pods; the runner opens them again after the check, whatever happens."""
 
         def close(api: Api) -> None:
             if self.restorer is not None:
-                self.restorer.cordons(node)
-            api.patch("Node", node, "", {"spec": {"unschedulable": True}})
+                self.restorer.cordons(*nodes)
+            restore.set_unschedulable(api, nodes, True)
 
-        self.act(f"cordon node {node}", close)
+        self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
 
     def break_gpu(self, gpu: str, fault: str) -> None:
         """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ class Restorer:
         self._objects.extend(objects)
         self._write()
 
-    def cordons(self, node: str) -> None:
-        self._cordoned.append(node)
+    def cordons(self, *nodes: str) -> None:
+        self._cordoned.extend(nodes)
         self._write()
 
     def breaks(self, gpu: str) -> None:
@@ -58,6 +59,12 @@ class Restorer:
         self._journal.unlink(missing_ok=True)
 
 
+def set_unschedulable(api: Api, nodes: Iterable[str], value: bool | None) -> None:
+    """Cordon nodes, or with None uncordon them; a region of them in a few seconds."""
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: api.patch("Node", name, "", {"spec": {"unschedulable": value}}), nodes))
+
+
 def restore_interrupted(journal: Path, api: Api) -> bool:
     """Restore what a killed run left disturbed; True when there was something."""
     try:
@@ -73,8 +80,7 @@ def restore_interrupted(journal: Path, api: Api) -> bool:
 
 
 def _restore(api: Api, namespace: str, objects: list[Object], cordoned: list[str], broken: list[str]) -> None:
-    for node in cordoned:
-        api.patch("Node", node, "", {"spec": {"unschedulable": None}})
+    set_unschedulable(api, cordoned, None)
     for gpu in broken:
         from cluster.gpu import control  # few checks break GPUs, and all of them import this module
 

@@ -173,6 +173,7 @@ class Bringup:
         config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
         Identity.begin(self._workspace)
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
+        nodes.favour_control_plane(self.engine, self._name, log)
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
             Identity.record(self._workspace, api)
 

@@ -10,8 +10,9 @@ from typing import Any
 from cluster.topology import NODES, Node, taint
 
 SHARED_MOUNT = "/kailab/shared"
-# Requests per second that the controller manager and the scheduler may send. With their defaults of 20 and 50,
-# thousands of simulated pods take minutes; much more than this starves the kubelets on a machine with two cores.
+SCHEDULER = Path(__file__).with_name("scheduler.yaml")
+_SCHEDULER_IN_NODE, _SCHEDULER_IN_POD = "/kailab/scheduler.yaml", "/etc/kubernetes/kailab-scheduler.yaml"
+# Requests per second that the controller manager may send, for the same reason as in scheduler.yaml.
 _CLIENT_LIMITS = (("kube-api-qps", 100), ("kube-api-burst", 150))
 
 
@@ -47,7 +48,14 @@ def _node(node: Node, images: Images, shared: Path, machine: Machine) -> dict[st
         "role": "control-plane" if node.is_control_plane else "worker",
         **({"image": image} if image else {}),
         "labels": node.all_labels,
-        "extraMounts": [{"hostPath": str(shared), "containerPath": SHARED_MOUNT}],
+        "extraMounts": [
+            {"hostPath": str(shared), "containerPath": SHARED_MOUNT},
+            *(
+                [{"hostPath": str(SCHEDULER), "containerPath": _SCHEDULER_IN_NODE, "readOnly": True}]
+                if node.is_control_plane
+                else []
+            ),
+        ],
         "kubeadmConfigPatches": [_text(patch) for patch in _patches(node)],
         "kubeadmConfigPatchesJSON6902": _list_patches(node, machine),
     }
@@ -64,10 +72,8 @@ def _patches(node: Node) -> list[dict[str, Any]]:
     if node.taint:
         registration["taints"] = [taint(node.taint)]
     kind = "InitConfiguration" if node.is_control_plane else "JoinConfiguration"
-    # kind gives the scheduler no arguments of its own, so there is no list to append to, as below.
-    limits = [{"name": name, "value": str(value)} for name, value in _CLIENT_LIMITS]
     return [
-        *([{"kind": "ClusterConfiguration", "scheduler": {"extraArgs": limits}}] if node.is_control_plane else []),
+        *([_CONTROL_PLANE] if node.is_control_plane else []),
         {"kind": kind, "nodeRegistration": registration},
         {
             "kind": "KubeletConfiguration",
@@ -83,6 +89,20 @@ def _patches(node: Node) -> list[dict[str, Any]]:
             "conntrack": {"maxPerCore": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         },
     ]
+
+
+# kind gives the scheduler and etcd no arguments of their own, so there is no list to append to, as below.
+_CONTROL_PLANE = {
+    "kind": "ClusterConfiguration",
+    "scheduler": {
+        "extraArgs": [{"name": "config", "value": _SCHEDULER_IN_POD}],
+        "extraVolumes": [{"name": "scheduler", "hostPath": _SCHEDULER_IN_NODE, "mountPath": _SCHEDULER_IN_POD,
+                          "readOnly": True, "pathType": "File"}],
+    },
+    # A pod that writes a log without end keeps the disk busy, and with it whoever waits for each of its writes to
+    # reach it. Only the machine's power failing can cost what is in its memory, and then `kailab up` makes anew.
+    "etcd": {"local": {"extraArgs": [{"name": "unsafe-no-fsync", "value": "true"}]}},
+}  # fmt: skip
 
 
 def _list_patches(node: Node, machine: Machine) -> list[dict[str, str]]:

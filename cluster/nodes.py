@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.engine import Engine
-from cluster.topology import NODES, Node, container_name
+from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 
+# Linux gives each control group 1024 where nothing else is said ("Control Group v1: cpu.shares" in its documentation).
+CONTROL_PLANE_SHARES = 8 * 1024
 CTR = ("ctr", "--namespace=k8s.io")
 
 
@@ -38,6 +40,13 @@ def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
     for node in sorted(stopped, key=lambda state: not state.node.is_control_plane):
         verb = "unpause" if node.state == "paused" else "start"
         engine.run(verb, node.container, log=log)
+
+
+def favour_control_plane(engine: Engine, cluster: str, log: Path) -> None:
+    """Give the control plane the larger part of a busy machine's processors: pods that eat all they get must not
+    keep the API server from answering. An engine that has no say in that leaves it as it is."""
+    container = container_name(cluster, CONTROL_PLANE)
+    engine.run("update", "--cpu-shares", str(CONTROL_PLANE_SHARES), container, log=log, check=False)
 
 
 def images_on(engine: Engine, container: str) -> dict[str, str]:

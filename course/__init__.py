@@ -1,4 +1,5 @@
-"""The course in a notebook: `%load_ext course`, then `lab(6)` for a lab's panel and `%%manifest` for YAML cells."""
+"""The course in a notebook: `%load_ext course`, then `lab(6)` for a lab's panel, `quiz(6)` for its questions and
+`%%manifest` for YAML cells."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from checkers.notebook import Panel
+    from course.questions import Quiz
     from labs.desk import Desk
 
-__all__ = ["check", "lab", "start"]
+__all__ = ["check", "lab", "quiz", "start"]
 
 
 def start(number: int) -> None:
@@ -47,6 +49,13 @@ def check(number: int, task: str = "") -> float:
     return min(float(sum(found.points for found in wanted)), float(sum(found.max_points for found in wanted)))
 
 
+def quiz(number: int) -> Quiz:
+    """The questions of a chapter, answered by the cluster. Raises KailabError for a chapter that has none."""
+    from course.questions import Quiz
+
+    return Quiz(number)
+
+
 def _desk(number: int) -> Desk:
     """Imported when needed: a kernel loads this package before its first cell."""
     from cluster.workspace import Workspace
@@ -61,4 +70,4 @@ def load_ipython_extension(shell: Any) -> None:
     from course.manifest import manifest
 
     shell.register_magic_function(manifest, "cell", "manifest")
-    shell.push({"lab": lab, "check": check, "start": start}, interactive=False)
+    shell.push({"lab": lab, "check": check, "quiz": quiz, "start": start}, interactive=False)

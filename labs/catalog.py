@@ -72,6 +72,17 @@ class Borrowed(_Strict):
         return self
 
 
+class FleetOfLab(_Strict):
+    """Simulated GPU nodes that are in the cluster while the lab is started; see cluster/gpu/scale."""
+
+    name: _Id
+    nodes: Annotated[int, Field(ge=1, le=1000)]
+    model: str
+    gpus: Annotated[int, Field(ge=1)] = 8
+    regions: Annotated[int, Field(ge=1)] = 1
+    zones: Annotated[int, Field(ge=1)] = 1
+
+
 class _LabFile(_Strict):
     """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share.
     `side_by_side`: how many submissions the cluster has room for at once, where that is fewer than usual."""
@@ -84,6 +95,7 @@ class _LabFile(_Strict):
     seconds: Annotated[float, Field(gt=0)] = 300.0
     side_by_side: Annotated[int, Field(ge=1)] = 5
     borrows: tuple[Borrowed, ...] = ()
+    fleet: FleetOfLab | None = None
     names: Mapping[str, str | int]
     starter: _Starter
     tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]
@@ -101,8 +113,8 @@ class _LabFile(_Strict):
 
     @model_validator(mode="after")
     def _borrowed_by_one(self) -> _LabFile:
-        if self.borrows and self.side_by_side > 1:
-            raise ValueError("what a lab borrows there is but once: side_by_side must be 1")
+        if (self.borrows or self.fleet) and self.side_by_side > 1:
+            raise ValueError("what a lab borrows, and its fleet, is there but once: side_by_side must be 1")
         return self
 
 

@@ -108,6 +108,8 @@ def start(number: Number) -> None:
     from labs.screens import show_started
 
     desk = Desk(Workspace.here(), _lab(number))
+    if desk.lab.file.fleet:
+        _console().print(f"{desk.lab.file.fleet.nodes} simulated nodes join the cluster, which takes about 15 s")
     show_started(desk.lab, desk.folder, desk.start(), _console())
 
 

@@ -25,7 +25,7 @@ from cluster.errors import KailabError
 from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
-from labs import lifecycle
+from labs import fleets, lifecycle
 from labs.catalog import LabFolder, facts, fill_in
 from labs.crowd import doubtful
 from labs.lanes import Lane, blind, lanes
@@ -146,6 +146,7 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
             gate.is_alone = True
             for again in dict.fromkeys(gate.again.values()):
                 again()
+        fleets.leave(course.api, lab)
         with gate.part("nothing is left on the cluster") as part:
             for difference in _left(before, course):
                 part.problem(difference)
@@ -185,6 +186,7 @@ def _try_lane(gate: Gate, suffix: str, lane: Lane) -> None:
     lab, course = gate.lab, gate.course
     namespace = f"{lab.namespace}-gate-{suffix}"
     given = lifecycle.open_namespace(course, lab, namespace)
+    fleets.join(course.api, lab)
     solution = lab.manifests("solution")
     try:
         for item in lane.submissions:
@@ -317,6 +319,7 @@ def _twice(gate: Gate) -> None:
     lab, course = gate.lab, gate.course
     namespace, again = f"{lab.namespace}-gate-twice{'-alone' if gate.is_alone else ''}", partial(_twice, gate)
     given = lifecycle.open_namespace(course, lab, namespace)
+    fleets.join(course.api, lab)
     try:
         for name in ("solution scores full marks", "solution, checked again, does so too"):
             with gate.part(name, again) as part:

@@ -24,6 +24,7 @@ from cluster.errors import KailabError
 from cluster.files import replace
 from cluster.identity import Identity
 from cluster.workspace import Workspace
+from labs import fleets
 from labs.catalog import LabFolder
 from labs.progress import LabProgress, Progress
 
@@ -117,6 +118,7 @@ def start(course: Course, lab: LabFolder) -> bool:
         # The progress file was lost: what is there now is the best that is known of what was given.
         entry.given = present_given(course, lab, lab.namespace)
     lay_out(course.work(lab), lab)
+    fleets.join(course.api, lab)
     entry.started, progress.current = True, lab.number
     progress.save()
     use_namespace(course.workspace, lab.namespace)
@@ -186,6 +188,7 @@ def finish(course: Course, lab: LabFolder) -> None:
     """Leave nothing of the lab on the cluster; files and points stay."""
     close_namespace(course, lab.namespace)
     give_back(course.api, lab)
+    fleets.leave(course.api, lab)
     progress = Progress(course.workspace)
     progress.lab(lab.number).started = False
     progress.lab(lab.number).given = {}

@@ -20,7 +20,7 @@ from checkers.report.document import from_document, to_document
 from checkers.results import Report
 from cluster.api import Unreachable
 from cluster.errors import KailabError
-from labs import lifecycle
+from labs import fleets, lifecycle
 from labs.catalog import LabFolder
 from labs.crowd import doubtful
 from labs.grading.reading import Submission, read_submission
@@ -66,9 +66,12 @@ class ClassRun:
             for namespace in leftovers(self.course):
                 demolish(self.course, namespace)
             lifecycle.give_back(self.course.api, self.lab)
+            fleets.join(self.course.api, self.lab)
             self._all(paths)
         finally:
             self._closing.shutdown()
+            if not lifecycle.is_started(self.course, self.lab.namespace):
+                fleets.leave(self.course.api, self.lab)
             self._write_table()
             lock.release()
         return [self._results[student] for student in sorted(self._results)]

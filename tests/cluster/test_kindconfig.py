@@ -151,7 +151,18 @@ def test_the_other_nodes_offer_all_that_the_machine_has() -> None:
 
 def test_all_nodes_share_one_folder_of_the_machine() -> None:
     for node in configured()["nodes"]:
-        assert node["extraMounts"] == [{"hostPath": "/srv/shared", "containerPath": kindconfig.SHARED_MOUNT}]
+        assert {"hostPath": "/srv/shared", "containerPath": kindconfig.SHARED_MOUNT} in node["extraMounts"]
+
+
+def test_the_scheduler_finds_its_configuration() -> None:
+    nodes = configured()["nodes"]
+    on_host = {mount["containerPath"]: mount["hostPath"] for mount in nodes[0]["extraMounts"]}
+    scheduler = patches(nodes[0])["ClusterConfiguration"]["scheduler"]
+    (volume,), (argument,) = scheduler["extraVolumes"], scheduler["extraArgs"]
+    assert argument == {"name": "config", "value": volume["mountPath"]}
+    read = yaml.safe_load(Path(on_host[volume["hostPath"]]).read_text())
+    assert [profile["schedulerName"] for profile in read["profiles"]] == ["default-scheduler", "gpu-packing"]
+    assert all(len(node["extraMounts"]) == 1 for node in nodes[1:])
 
 
 def test_our_own_images_go_to_their_nodes() -> None:

@@ -11,6 +11,7 @@ from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 from cluster.gpu import NAMESPACE, SIMULATED
 from cluster.gpu.node.sharing import GPU_RESOURCE
+from cluster.gpu.scale.plan import GROUP
 
 SELECTOR = f"{SIMULATED}=true"
 WRITERS = 16
@@ -21,9 +22,13 @@ READY_SECONDS = 120.0
 Progress = Callable[[int], None]
 
 
-def members(api: Api) -> list[str]:
-    """Names of the simulated nodes that are there, asking for nothing but metadata."""
-    return sorted(item["metadata"]["name"] for item in _pages(api, "/api/v1/nodes", METADATA, SELECTOR))
+def members(api: Api, group: str = "") -> list[str]:
+    """Names of the simulated nodes that are there, of one group or all, asking for nothing but metadata."""
+    return sorted(item["metadata"]["name"] for item in _pages(api, "/api/v1/nodes", METADATA, _selector(group)))
+
+
+def _selector(group: str) -> str:
+    return f"{GROUP}={group}" if group else SELECTOR
 
 
 def _pages(api: Api, path: str, accept: str, selector: str = "") -> Iterator[Object]:
@@ -89,11 +94,13 @@ def _require_kwok(api: Api) -> None:
         )  # fmt: skip
 
 
-def wait_ready(api: Api, count: int, progress: Progress = lambda _: None, deadline: float = READY_SECONDS) -> None:
-    """Return when `count` simulated nodes are Ready. Raises KailabError after `deadline` seconds."""
+def wait_ready(
+    api: Api, count: int, progress: Progress = lambda _: None, deadline: float = READY_SECONDS, group: str = ""
+) -> None:
+    """Return when `count` simulated nodes (of one group, or all) are Ready. Raises KailabError after `deadline` s."""
     end = time.monotonic() + deadline
     while True:
-        ready = sum(_is_ready(row) for row in _pages(api, "/api/v1/nodes", TABLE, SELECTOR))
+        ready = sum(_is_ready(row) for row in _pages(api, "/api/v1/nodes", TABLE, _selector(group)))
         progress(ready)
         if ready >= count:
             return
@@ -110,12 +117,12 @@ def _is_ready(row: Object) -> bool:
     return "Ready" in str(row["cells"][1]).split(",")
 
 
-def leave(api: Api, progress: Progress = lambda _: None) -> int:
-    """Remove every simulated node and the pods bound to them; returns how many nodes there were.
+def leave(api: Api, progress: Progress = lambda _: None, group: str = "") -> int:
+    """Remove simulated nodes, all or one group's, and the pods bound to them; returns how many nodes there were.
 
     Pods go first: on a node that has vanished nobody would confirm their end.
     """
-    names = set(members(api))
+    names = set(members(api, group))
     if not names:
         return 0
     with ThreadPoolExecutor(WRITERS) as pool:
@@ -167,3 +174,10 @@ def use_by_zone(api: Api) -> list[tuple[str, Sequence[tuple[int, int]]]]:
 
 def _gpus(container: dict[str, Any]) -> int:
     return int((container.get("resources", {}).get("limits") or {}).get(GPU_RESOURCE, 0))
+
+
+def reopen(api: Api, group: str) -> None:
+    """Uncordon what is closed of a group."""
+    closed, _ = api.list("Node", labelSelector=_selector(group), fieldSelector="spec.unschedulable=true")
+    for node in closed:
+        api.patch("Node", node["metadata"]["name"], "", {"spec": {"unschedulable": None}})

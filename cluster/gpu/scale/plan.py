@@ -24,10 +24,10 @@ POD_CIDR = "10.244.255.0/24"
 CORES, MEMORY_GIB, PODS = 96, 1024, 110
 
 
-def fleet(nodes: int, model: str, gpus: int, regions: int, zones: int) -> Fleet:
+def fleet(nodes: int, model: str, gpus: int, regions: int, zones: int, name: str = "sim") -> Fleet:
     """The fleet that `kailab gpu fleet up` makes of its options. Raises pydantic.ValidationError."""
     simulated = Simulated(nodes=nodes, regions=REGIONS[:regions], zones=zones)
-    return Fleet(nodes=(Entry(name="sim", model=model, count=gpus, simulated=simulated),))
+    return Fleet(nodes=(Entry(name=name, model=model, count=gpus, simulated=simulated),))
 
 
 def nodes(wanted: Fleet) -> list[dict[str, Any]]:
