@@ -330,6 +330,13 @@ class Lab:
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
 
+    def place_anew(self, deployment: Object) -> None:
+        """When what was cordoned is open again, let the scheduler place all pods anew that come from now on: they are
+        where they are only because nodes were closed."""
+        there = [pod["metadata"]["uid"] for pod in self.pods_of(deployment)]
+        if self.restorer is not None:
+            self.restorer.places_anew(deployment, there)
+
     def break_gpu(self, gpu: str, fault: str) -> None:
         """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""
         from cluster.gpu import control, faults

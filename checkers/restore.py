@@ -17,6 +17,7 @@ LOOK_EVERY = 0.1
 # Set by the server; an object made again must not carry them.
 SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
+CORDON_TAINT = "node.kubernetes.io/unschedulable"
 _JOB_LABELS = ("controller-uid", "job-name")
 
 
@@ -28,6 +29,7 @@ class Restorer:
         self._objects: list[Object] = []
         self._cordoned: list[str] = []
         self._broken: list[str] = []
+        self._moved: list[Object] = []
 
     def protect(self, objects: Iterable[Object]) -> None:
         """Remember objects as they are now, before anything is done to them."""
@@ -43,10 +45,15 @@ class Restorer:
         self._broken.append(gpu)
         self._write()
 
+    def places_anew(self, deployment: Object, staying: Iterable[str]) -> None:
+        """Pods of the Deployment other than those (UIDs) go where they are only for want of the cordoned nodes."""
+        self._moved.append({"deployment": deployment, "staying": list(staying)})
+        self._write()
+
     def _write(self) -> None:
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         noted = {"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned,
-                 "broken": self._broken}  # fmt: skip
+                 "broken": self._broken, "moved": self._moved}  # fmt: skip
         self._journal.write_text(json.dumps(noted))
 
     def restore(self, api: Api, *, objects: bool = True) -> None:
@@ -54,8 +61,9 @@ class Restorer:
 
         With objects=False only the nodes.
         """
-        _restore(api, self._namespace, self._objects if objects else [], self._cordoned, self._broken)
-        self._objects, self._cordoned, self._broken = [], [], []
+        _restore(api, self._namespace, self._objects if objects else [], self._cordoned, self._broken,
+                 self._moved if objects else [])  # fmt: skip
+        self._objects, self._cordoned, self._broken, self._moved = [], [], [], []
         self._journal.unlink(missing_ok=True)
 
 
@@ -74,12 +82,15 @@ def restore_interrupted(journal: Path, api: Api) -> bool:
     except ValueError:  # killed while writing it, so before anything was disturbed
         journal.unlink()
         return False
-    _restore(api, noted["namespace"], noted["objects"], noted["cordoned"], noted.get("broken", []))
+    _restore(api, noted["namespace"], noted["objects"], noted["cordoned"], noted.get("broken", []),
+             noted.get("moved", []))  # fmt: skip
     journal.unlink(missing_ok=True)
     return True
 
 
-def _restore(api: Api, namespace: str, objects: list[Object], cordoned: list[str], broken: list[str]) -> None:
+def _restore(
+    api: Api, namespace: str, objects: list[Object], cordoned: list[str], broken: list[str], moved: list[Object]
+) -> None:
     set_unschedulable(api, cordoned, None)
     for gpu in broken:
         from cluster.gpu import control  # few checks break GPUs, and all of them import this module
@@ -88,9 +99,40 @@ def _restore(api: Api, namespace: str, objects: list[Object], cordoned: list[str
     changed = [item for item in objects if _put_back(api, namespace, item)]
     for item in changed:
         _wait_settled(api, namespace, item)
+    if moved:
+        _wait_open(api, set(cordoned))
+    for one in moved:
+        _place_anew(api, namespace, one["deployment"], set(one["staying"]))
     for item in objects:
         if item["kind"] == "Deployment":
             _drop_new_replica_sets(api, namespace, item, objects)
+
+
+def _wait_open(api: Api, nodes: set[str]) -> None:
+    """The scheduler looks at the taint, which the node controller takes away a while after the cordon."""
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        closed = {node["metadata"]["name"] for node in api.list("Node")[0]
+                  if any(taint["key"] == CORDON_TAINT for taint in node["spec"].get("taints") or [])}  # fmt: skip
+        if not closed & nodes:
+            return
+        time.sleep(0.5)
+
+
+def _place_anew(api: Api, namespace: str, deployment: Object, staying: set[str]) -> None:
+    sets = {
+        item["metadata"]["uid"]
+        for item in api.list("ReplicaSet", namespace)[0]
+        if _is_owned(item, {deployment["metadata"]["uid"]})
+    }
+    for pod in api.list("Pod", namespace)[0]:
+        if pod["metadata"]["uid"] not in staying and _is_owned(pod, sets):
+            api.delete("Pod", pod["metadata"]["name"], namespace, grace=1)
+    _wait_settled(api, namespace, deployment)
+
+
+def _is_owned(item: Object, owners: set[str]) -> bool:
+    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
 
 
 def _put_back(api: Api, namespace: str, was: Object) -> bool:

@@ -95,7 +95,7 @@ class _LabFile(_Strict):
     seconds: Annotated[float, Field(gt=0)] = 300.0
     side_by_side: Annotated[int, Field(ge=1)] = 5
     borrows: tuple[Borrowed, ...] = ()
-    fleet: FleetOfLab | None = None
+    fleets: tuple[FleetOfLab, ...] = ()
     names: Mapping[str, str | int]
     starter: _Starter
     tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]
@@ -113,8 +113,8 @@ class _LabFile(_Strict):
 
     @model_validator(mode="after")
     def _borrowed_by_one(self) -> _LabFile:
-        if (self.borrows or self.fleet) and self.side_by_side > 1:
-            raise ValueError("what a lab borrows, and its fleet, is there but once: side_by_side must be 1")
+        if (self.borrows or self.fleets) and self.side_by_side > 1:
+            raise ValueError("what a lab borrows, and its fleets, are there but once: side_by_side must be 1")
         return self
 
 

@@ -108,8 +108,9 @@ def start(number: Number) -> None:
     from labs.screens import show_started
 
     desk = Desk(Workspace.here(), _lab(number))
-    if desk.lab.file.fleet:
-        _console().print(f"{desk.lab.file.fleet.nodes} simulated nodes join the cluster, which takes about 15 s")
+    if fleets := desk.lab.file.fleets:
+        count = sum(fleet.nodes for fleet in fleets)
+        _console().print(f"{count} simulated nodes join the cluster, unless they are there: about 10 s")
     show_started(desk.lab, desk.folder, desk.start(), _console())
 
 

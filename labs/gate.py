@@ -192,7 +192,8 @@ def _try_lane(gate: Gate, suffix: str, lane: Lane) -> None:
         for item in lane.submissions:
             if lane.shared:
                 _make_so(gate, namespace, solution, item.objects)
-            alone = partial(_try_lane, gate, f"{item.name}-alone", Lane((item,), shared=False))
+            suffix = item.name.replace(" ", "-") + "-alone"
+            alone = partial(_try_lane, gate, suffix, Lane((item,), shared=False))
             with gate.part(item.name, alone) as part:
                 _try(gate, item, namespace, given, part, last=not lane.shared)
     finally:
@@ -331,6 +332,7 @@ def _twice(gate: Gate) -> None:
                     part.problem(f"{refused} scores {report.points:g}: {_outcomes(report)}")
     finally:
         gate.closing.submit(_close, gate, namespace)
+        _wait_for_devices(course, namespace)
 
 
 def _given(course: Course, lab: LabFolder) -> dict[str, str]:

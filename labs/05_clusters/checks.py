@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from checkers import quantity, workloads
 from checkers.declare import CannotTell, Checks, Fail
 from checkers.lab import Lab
+from checkers.scheduling import refusals
 from cluster.api import Api, Object
 from labs import training
 
@@ -83,7 +84,7 @@ def gang(lab: Lab) -> None:
 
 @checks.converge("packed", reads=PLACES, seconds=START_SECONDS)
 def packed(lab: Lab) -> None:
-    """As many pods as the task says, with the task's requests, are ready on few rented nodes."""
+    """As many pods as the task says, with the task's requests, are ready on few spot nodes."""
     deployment = _fleet_pods(lab, "batch")
     for container in workloads.containers(deployment):
         requests = workloads.requests(container)
@@ -92,7 +93,7 @@ def packed(lab: Lab) -> None:
                 raise Fail(f"it requests {requests.get(name, 'no')} {name}", about=deployment, settled=True,
                            expected=f"each pod requests {name}: {wanted}")  # fmt: skip
     _require_rolled_out(lab, deployment, lab.names["batch_pods"])
-    _require_rented(lab, deployment)
+    _require_rented(lab, deployment, "spot")
     nodes = {pod["spec"]["nodeName"] for pod in training.ready_pods(lab, deployment)}
     if len(nodes) > lab.names["batch_nodes"]:
         raise Fail(f"its pods are on {len(nodes)} nodes", settled=True, hint="loose",
@@ -111,7 +112,7 @@ def own_first(lab: Lab) -> None:
     if here < possible:
         held = f" ({others} are held by other namespaces)" if others else ""
         raise Fail(f"{here} of its pods are on your own nodes, which have {sum(own.values())} GPUs{held}", settled=True,
-                   hint="held" if others else "rented-first",
+                   hint="held" if others else "rented-first" if not _prefers_own(deployment) else "stayed",
                    look_with=f"kubectl -n {lab.namespace} get pods -o wide")  # fmt: skip
 
 
@@ -139,6 +140,7 @@ def region_lost(lab: Lab) -> None:
                    hint="honor" if nowhere else "", about=nowhere[0] if nowhere else deployment,
                    settled=lab.now() - stuck[1] > STUCK_SECONDS)  # fmt: skip
 
+    lab.place_anew(deployment)
     lab.until(lab.names["move_seconds"], whole)
 
 
@@ -153,10 +155,10 @@ def _answer(lab: Lab, key: str) -> int:
     return int(digits)
 
 
-def _rented(lab: Lab) -> list[Object]:
-    found = [node for node in lab.objects("Node") if _label(lab, node, "fleet") == lab.names["fleet"]]
+def _rented(lab: Lab, fleet: str = "fleet") -> list[Object]:
+    found = [node for node in lab.objects("Node") if _label(lab, node, "fleet") == lab.names[fleet]]
     if not found:
-        raise CannotTell("the rented nodes are not in the cluster; kailab start 5 brings them back")
+        raise CannotTell(f"the {lab.names[fleet]} nodes are not in the cluster; kailab start 5 brings them back")
     return found
 
 
@@ -216,22 +218,29 @@ def _require_rolled_out(lab: Lab, deployment: Object, wanted: int) -> None:
     try:
         workloads.require_rolled_out(deployment, wanted)
     except Fail as wrong:
-        # One that no node would take even if nothing ran there.
+        # One that no simulated node would take, were it empty: your own are too few to have room soon.
         nowhere = next((pod for pod in lab.pods_of(deployment) if _is_unschedulable(pod)), None)
-        wrong.settled = nowhere is not None and training.fits_nowhere(lab, nowhere)
+        wrong.settled = nowhere is not None and all(
+            refusals(nowhere, training.emptied(node), ()) for node in lab.objects("Node") if _label(lab, node, "fleet")
+        )
         raise
 
 
-def _require_rented(lab: Lab, owner: Object) -> None:
-    rented = {node["metadata"]["name"] for node in _rented(lab)}
+def _require_rented(lab: Lab, owner: Object, fleet: str = "fleet") -> None:
+    rented = {node["metadata"]["name"] for node in _rented(lab, fleet)}
     for pod in lab.pods_of(owner):
         node = pod["spec"].get("nodeName")
         if node and node not in rented and not workloads.is_leaving(pod):
-            raise Fail(f"{pod['metadata']['name']} is on {node}, which is not rented", about=pod)
+            raise Fail(f"{pod['metadata']['name']} is on {node}, no {lab.names[fleet]} node", about=pod, settled=True)
 
 
 def _is_unschedulable(pod: Object) -> bool:
     return workloads.condition(pod, "PodScheduled").get("reason") == "Unschedulable"
+
+
+def _prefers_own(deployment: Object) -> bool:
+    affinity = deployment["spec"]["template"]["spec"].get("affinity") or {}
+    return bool((affinity.get("nodeAffinity") or {}).get("preferredDuringSchedulingIgnoredDuringExecution"))
 
 
 def _region_to_lose(lab: Lab, deployment: Object) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any, cast
 
+import jsonpatch
 import pytest
 from pydantic import ValidationError
 
@@ -12,6 +14,8 @@ from cluster.api import Api, ApiError
 from cluster.errors import KailabError
 from cluster.gpu import scale
 from cluster.gpu.scale import plan
+
+NOT_READY = "node.kubernetes.io/not-ready"
 
 
 def make(count: int = 90, **options: Any) -> list[dict[str, Any]]:
@@ -88,7 +92,13 @@ class FakeApi:
         with self._lock:
             if node["metadata"]["name"] in self.nodes:
                 raise ApiError(409, "AlreadyExists", "there is one")
-            self.nodes[node["metadata"]["name"]] = node
+            made = json.loads(json.dumps(node))
+            made["spec"]["taints"].append({"key": NOT_READY, "effect": "NoSchedule"})  # as admission does
+            self.nodes[node["metadata"]["name"]] = made
+
+    def patch(self, kind: str, name: str, namespace: str, patch: list[dict[str, Any]]) -> None:
+        with self._lock:
+            self.nodes[name] = jsonpatch.apply_patch(self.nodes[name], patch)
 
     def delete(self, kind: str, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
         with self._lock:
@@ -118,6 +128,14 @@ def test_joining_again_adds_only_what_is_missing() -> None:
     assert (heard[0], heard[-1]) == (25, 40)
     scale.wait_ready(api, 40)
     assert len(made.nodes) == 41
+
+
+def test_who_has_joined_takes_pods_at_once() -> None:
+    made, api = fake()
+    scale.join(api, make(2))
+    joined = [node for name, node in made.nodes.items() if name.startswith("sim-")]
+    assert joined
+    assert not [taint for node in joined for taint in node["spec"]["taints"] if taint["key"] == NOT_READY]
 
 
 def test_a_real_nodes_name_is_not_taken() -> None:

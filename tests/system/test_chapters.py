@@ -7,10 +7,11 @@ from pathlib import Path
 import nbclient
 import pytest
 
-from cluster.api import Api
 from cluster.workspace import Workspace
 from course.__main__ import environment
 from course.chapters import Chapter, chapters
+from course.questions import printed_by_kubectl, questions
+from labs.lifecycle import Course, finish
 from tests.system.conftest import kailab
 
 pytestmark = [
@@ -21,10 +22,11 @@ pytestmark = [
 
 
 @pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path.stem)
-def test_every_cell_runs_and_its_solution_passes(
-    chapter: Chapter, home: Path, workspace: Workspace, api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
+    chapter: Chapter, home: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for name, value in {**environment(Workspace(home, workspace.cache)), "KAILAB_HOME": str(home)}.items():
+    student = Workspace(home, workspace.cache)
+    for name, value in {**environment(student), "KAILAB_HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = chapter.notebook(solved=True)
@@ -35,5 +37,10 @@ def test_every_cell_runs_and_its_solution_passes(
         assert any("✓" in text for text in said)
         report = kailab("check", str(chapter.number), KAILAB_HOME=str(home))
         assert report.returncode == 0, report.stdout
+        for question in questions(chapter.number):
+            printed = printed_by_kubectl(student, chapter.lab, question)
+            right = [choice for choice in question.choices if question.is_right(choice, printed)]
+            assert len(right) == 1 or not question.choices, (question.id, printed)
     finally:
-        api.delete("Namespace", chapter.lab.namespace)
+        with Course.opened(student) as course:
+            finish(course, chapter.lab)

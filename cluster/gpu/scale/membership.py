@@ -61,11 +61,15 @@ def join(api: Api, nodes: Sequence[Object], progress: Progress = lambda _: None)
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         for condition in node["status"]["conditions"]:
             condition |= {"lastTransitionTime": now, "lastHeartbeatTime": now}
+        name = node["metadata"]["name"]
         try:
             api.create(node)
         except ApiError as refused:
-            if refused.status != 409 or not _is_ours(api, node["metadata"]["name"]):
+            if refused.status != 409 or not _is_ours(api, name):
                 raise
+        # Every new node gets a taint as not ready, also one that is. The node controller takes it away from two dozen
+        # nodes a second, and until then no pod goes there.
+        api.patch("Node", name, "", [{"op": "replace", "path": "/spec/taints", "value": node["spec"]["taints"]}])
 
     with ThreadPoolExecutor(WRITERS) as pool:
         _delete_leases(api, {node["metadata"]["name"] for node in missing}, pool)
