@@ -6,15 +6,16 @@ KAILAB := $(BIN)/kailab
 LABS := $(patsubst labs/%/lab.yaml,%,$(wildcard labs/[0-9][0-9]_*/lab.yaml))
 NUMBERS := $(foreach lab,$(LABS),$(shell expr $(firstword $(subst _, ,$(lab))) + 0))
 
-.PHONY: help setup notebooks tools locks up down jupyter test lint unit cluster-test bench distclean
+.PHONY: help setup notebooks tools locks up down jupyter assignments test lint unit cluster-test bench distclean
 .DELETE_ON_ERROR:
 help:
-	@echo "make lab-N      set up what is missing, start lab N, check it   (N: $(NUMBERS))"
-	@echo "make jupyter    the chapters in JupyterLab, with a lab's checks beside its text"
-	@echo "make test       lint, unit tests, every lab's author gate on the real cluster"
-	@echo "make locks      the locked packages anew, after a change in pyproject.toml"
-	@echo "make bench      the figures that we promise, measured here"
-	@echo "make down       remove the course cluster; make distclean the caches too"
+	@echo "make lab-N        set up what is missing, start lab N, check it   (N: $(NUMBERS))"
+	@echo "make jupyter      the chapters in JupyterLab, with a lab's checks beside its text"
+	@echo "make assignments  the chapters as nbgrader assignments, for those who teach"
+	@echo "make test         lint, unit tests, every lab's author gate on the real cluster"
+	@echo "make locks        the locked packages anew, after a change in pyproject.toml"
+	@echo "make bench        the figures that we promise, measured here"
+	@echo "make down         remove the course cluster; make distclean the caches too"
 
 # Three sets of packages, each within the next: what labs need, what notebooks need, what developers need.
 # An environment is made again when its lock changes, and never shrinks.
@@ -39,6 +40,9 @@ lab-%: setup
 # JUPYTER holds options for JupyterLab itself, such as --no-browser --port 8890.
 jupyter: notebooks
 	@$(BIN)/python -m course $(JUPYTER)
+
+assignments: notebooks
+	@$(BIN)/python -m course.assignments
 
 up down: setup
 	@$(KAILAB) $@
