@@ -85,7 +85,8 @@ class FleetOfLab(_Strict):
 
 class _LabFile(_Strict):
     """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share.
-    `side_by_side`: how many submissions the cluster has room for at once, where that is fewer than usual."""
+    `side_by_side`: how many submissions the cluster has room for at once, where that is fewer than usual.
+    `quota`: what a submission of a class may hold, where it needs more than is usual."""
 
     number: Annotated[int, Field(ge=1, le=99)]
     slug: _Id
@@ -96,6 +97,7 @@ class _LabFile(_Strict):
     side_by_side: Annotated[int, Field(ge=1)] = 5
     borrows: tuple[Borrowed, ...] = ()
     fleets: tuple[FleetOfLab, ...] = ()
+    quota: Mapping[str, str] = {}
     names: Mapping[str, str | int]
     starter: _Starter
     tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]

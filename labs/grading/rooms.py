@@ -40,7 +40,7 @@ def open_room(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
     """Make a fresh namespace with its walls; the UIDs of the lab's given objects in it."""
     return lifecycle.open_namespace(
         course, lab, namespace, labels={GRADING_LABEL: str(lab.number), **POD_SECURITY},
-        walls=walls(namespace, kinds_for(lab)), change=harden,
+        walls=walls(namespace, kinds_for(lab), lab.file.quota), change=harden,
     )  # fmt: skip
 
 

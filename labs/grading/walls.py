@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from types import MappingProxyType
 from typing import Any
 
+from checkers import quantity
 from cluster.api import Object
 from cluster.kinds import KINDS
 
@@ -33,6 +36,8 @@ _QUOTA = {
     "count/deployments.apps": "30", "count/replicasets.apps": "200", "count/statefulsets.apps": "20",
     "count/jobs.batch": "30", "count/cronjobs.batch": "10",
 }  # fmt: skip
+_LIMITS = {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "1Gi"}
+_REQUESTS = {"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "10Mi"}
 _POD_FIELDS = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
 _CONTAINER_FIELDS = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
 
@@ -42,11 +47,14 @@ def user(namespace: str) -> str:
     return f"kailab:submission:{namespace}"
 
 
-def walls(namespace: str, kinds: Iterable[str]) -> list[Object]:
-    """The objects that make a namespace one submission's own, for manifests of these namespaced kinds."""
+def walls(namespace: str, kinds: Iterable[str], quota: Mapping[str, str] = MappingProxyType({})) -> list[Object]:
+    """The objects that make a namespace one submission's own, for manifests of these namespaced kinds.
+
+    `quota` is what a lab needs more than is usual.
+    """
     core = "system-node-critical", "system-cluster-critical"
     return [
-        _object("v1", "ResourceQuota", NAME, {"spec": {"hard": dict(_QUOTA)}}),
+        _object("v1", "ResourceQuota", NAME, {"spec": {"hard": {**_QUOTA, **quota}}}),
         # Pods of these classes would push the cluster's own off their nodes.
         _object("v1", "ResourceQuota", f"{NAME}-no-system-pods", {"spec": {
             "hard": {"pods": "0"},
@@ -56,8 +64,8 @@ def walls(namespace: str, kinds: Iterable[str]) -> list[Object]:
         }}),
         _object("v1", "LimitRange", NAME, {"spec": {"limits": [{
             "type": "Container",
-            "default": {"cpu": "500m", "memory": "512Mi", "ephemeral-storage": "1Gi"},
-            "defaultRequest": {"cpu": "10m", "memory": "32Mi", "ephemeral-storage": "10Mi"},
+            "default": _LIMITS,
+            "defaultRequest": _REQUESTS,
         }]}}),
         _object("rbac.authorization.k8s.io/v1", "Role", NAME, {"rules": _rules(kinds)}),
         _object("rbac.authorization.k8s.io/v1", "RoleBinding", NAME, {
@@ -82,7 +90,7 @@ def _rules(kinds: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def harden(item: Object) -> Object:
-    """The object with what it leaves open about its pods' security filled in."""
+    """The object with what it leaves open about its pods' security and limits filled in."""
     item = copy.deepcopy(item)
     pod = _pod_spec(item)
     if pod is None:
@@ -93,7 +101,25 @@ def harden(item: Object) -> Object:
             if isinstance(container, dict):
                 _fill(container, _CONTAINER_FIELDS)
                 _leave_open_what_contradicts(container["securityContext"])
+                _limit(container)
     return item
+
+
+def _limit(container: dict[str, Any]) -> None:
+    """Requests and limits where there are none. The LimitRange's limit would contradict a request that is higher, and
+    so refuse it; and where only a limit is set, the API server takes it for the request too."""
+    resources = container.setdefault("resources", {})
+    if not isinstance(resources, dict):
+        return
+    limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
+    if not isinstance(limits, dict) or not isinstance(requests, dict):
+        return
+    for name, usual in _LIMITS.items():
+        if name in limits:
+            continue
+        asked = requests.setdefault(name, _REQUESTS[name])
+        with suppress(ValueError):  # an amount that the API server will refuse by itself
+            limits[name] = asked if quantity.parse(asked) > quantity.parse(usual) else usual
 
 
 def _leave_open_what_contradicts(context: Any) -> None:

@@ -76,3 +76,32 @@ def test_every_labs_own_answers_are_of_kinds_that_may_be_handed_in(lab: Any) -> 
     role = next(item for item in walls("x", kinds) if item["kind"] == "Role")
     assert {verb for rule in role["rules"] for verb in rule["verbs"]} == {"get", "create", "patch"}
     assert not {"pods/exec", "namespaces", "nodes", "*"} & {it for rule in role["rules"] for it in rule["resources"]}
+
+
+@pytest.mark.parametrize(("resources", "requested", "limit"), [
+    ({}, "10m", "500m"), ({"requests": {"cpu": "100m"}}, "100m", "500m"), ({"requests": {"cpu": 4}}, 4, 4),
+    ({"requests": {"cpu": "4"}, "limits": {"cpu": "8"}}, "4", "8"), ({"limits": {"cpu": "2"}}, None, "2"),
+    ({"requests": {"cpu": "many"}}, "many", None), ({"requests": {"cpu": None}}, None, None),
+])  # fmt: skip
+def test_a_limit_that_is_left_open_never_contradicts_the_request(resources: Any, requested: Any, limit: Any) -> None:
+    made = _hardened(resources)
+    assert (made["requests"].get("cpu"), made["limits"].get("cpu")) == (requested, limit)
+
+
+@pytest.mark.parametrize("resources", [[], "all"])
+def test_what_is_no_resources_is_left_to_the_api_server(resources: Any) -> None:
+    assert _hardened(resources) == resources
+    assert _hardened({"limits": resources})["limits"] == resources
+    assert _hardened({"requests": resources})["requests"] == resources
+
+
+def _hardened(resources: Any) -> Any:
+    container = {"name": "main", "image": "x", "resources": resources}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [container]}}
+    return harden(pod)["spec"]["containers"][0]["resources"]
+
+
+def test_a_lab_may_need_a_larger_room() -> None:
+    quota = next(item for item in walls("x", {"Pod"}, {"pods": "300"}) if item["kind"] == "ResourceQuota")
+    assert quota["spec"]["hard"]["pods"] == "300"
+    assert quota["spec"]["hard"]["services"]

@@ -21,7 +21,7 @@ REGIONS = ("eu-west", "us-east", "ap-south", "us-west", "eu-north", "sa-east", "
 # ever for the others. So all simulated nodes say that they have the last one already: no packet goes there.
 POD_CIDR = "10.244.255.0/24"
 # What an 8-GPU machine of this class has beside its GPUs.
-CORES, MEMORY_GIB, PODS = 96, 1024, 110
+CORES, MEMORY_GIB, DISK_GIB, PODS = 96, 1024, 3500, 110
 
 
 def fleet(nodes: int, model: str, gpus: int, regions: int, zones: int, name: str = "sim") -> Fleet:
@@ -51,7 +51,10 @@ def _node(name: str, group: str, region: str, zone: str, spec: NodeGpus) -> dict
     found = devices.gpus(name, spec)
     cut = sharing.from_document(spec.sharing)
     resources = {resource: str(len(ids)) for resource, ids in sharing.device_ids(found, cut).items()}
-    amounts = {"cpu": str(CORES), "memory": f"{MEMORY_GIB}Gi", "pods": str(PODS), **resources}
+    amounts = {
+        "cpu": str(CORES), "memory": f"{MEMORY_GIB}Gi", "ephemeral-storage": f"{DISK_GIB}Gi", "pods": str(PODS),
+        **resources,
+    }  # fmt: skip
     return {
         "apiVersion": "v1",
         "kind": "Node",
