@@ -19,7 +19,7 @@ from checkers.lab import Lab, Sources
 from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
-from checkers.turns import Turns
+from checkers.turns import FileTurns, Turns
 from cluster.api import ApiError, Unreachable
 from cluster.errors import KailabError
 
@@ -40,6 +40,7 @@ class Setting:
     quick: bool = False  # one look a check and no triggers, for whoever looks again soon
     leave_out: frozenset[str] = frozenset()  # checks not to run at all
     throwaway: bool = False  # the namespace is deleted afterwards: what the last trigger disturbed may stay so
+    turns: Turns | None = None  # where runs on other machines change the same nodes
 
 
 class Run:
@@ -222,7 +223,8 @@ class Run:
             return
         self._sources.observation.follow()
         state, namespace = self._setting.state, self._setting.namespace
-        turns, may_stay = Turns(state), self._setting.throwaway and self._is_last
+        turns = self._setting.turns or FileTurns(state)
+        may_stay = self._setting.throwaway and self._is_last
         restorer = Restorer(state / "restore" / f"{namespace}.json", namespace)
         with turns.alone(partial(self._waiting, lab)) if alone else nullcontext():
             began = time.time()

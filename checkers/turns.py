@@ -2,24 +2,40 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from datetime import datetime
 from pathlib import Path
+from typing import Protocol
 
 from filelock import FileLock, Timeout
 
+from cluster import leases
+
 LOOK_EVERY = 0.5
+CLOCKS_APART = 5.0  # seconds that the clocks of a cluster's nodes may differ
+NODES = "nodes"  # the Lease's name
 
 
-class Turns:
-    """A lock file in the cluster's state folder, and a mark of when it was held last."""
+class Turns(Protocol):
+    """Who may change nodes, among runs on one machine or in one cluster."""
+
+    def alone(self, waiting: Callable[[float], None]) -> AbstractContextManager[None]:
+        """Be the only one that changes nodes. `waiting` is told the seconds of each vain look; it may raise."""
+
+    def was_another(self, since: float) -> bool:
+        """Whether anybody has been alone with the nodes at any moment since then (seconds since the epoch)."""
+
+
+class FileTurns:
+    """For runs on one machine: a lock file in the cluster's state folder, and a mark of when it was held last."""
 
     def __init__(self, state: Path) -> None:
         self._lock, self._mark = state / "nodes.lock", state / "nodes.turn"
 
     @contextmanager
     def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
-        """Be the only one that changes nodes. `waiting` is told the seconds of each vain look; it may raise."""
         lock = FileLock(self._lock)
         while True:
             try:
@@ -35,7 +51,6 @@ class Turns:
             lock.release()
 
     def was_another(self, since: float) -> bool:
-        """Whether anybody has been alone with the nodes at any moment since then (seconds since the epoch)."""
         if self._mark.exists() and self._mark.stat().st_mtime >= since:
             return True
         lock = FileLock(self._lock)
@@ -45,3 +60,42 @@ class Turns:
             return True
         lock.release()
         return False
+
+
+class LeaseTurns:
+    """For runs in pods on several nodes: a Lease, whose renewTime tells when it was held last.
+
+    `mend` is called by whoever gets the turn of a run that was lost in the middle of its own: nobody else will put
+    back what that run had done to the nodes. `lost` is called when our own turn has passed to another.
+    """
+
+    def __init__(self, api: leases.Store, namespace: str, name: str, *, mend: Callable[[], None],
+                 lost: Callable[[], None]) -> None:  # fmt: skip
+        self._api, self._namespace, self._name = api, namespace, name
+        self._mend, self._lost = mend, lost
+        self._silence = leases.Silence()
+
+    @contextmanager
+    def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
+        while (taken := self._take()) is None:
+            time.sleep(LOOK_EVERY)
+            waiting(LOOK_EVERY)
+        mine, before = taken
+        with leases.Held(self._api, mine, self._lost):
+            if before:
+                self._mend()
+            yield
+
+    def _take(self) -> tuple[leases.Object, str] | None:
+        """The Lease as ours, and who had it without giving it up; None while another holds it."""
+        found = leases.ensure(self._api, NODES, self._namespace)
+        if not self._silence.is_free(found):
+            return None
+        mine = leases.take(self._api, found, self._name)
+        return (mine, leases.holder(found)) if mine else None
+
+    def was_another(self, since: float) -> bool:
+        found = leases.ensure(self._api, NODES, self._namespace)
+        renewed = (found.get("spec") or {}).get("renewTime")
+        held = leases.holder(found) not in ("", self._name)
+        return held or (renewed is not None and datetime.fromisoformat(renewed).timestamp() >= since - CLOCKS_APART)

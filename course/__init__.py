@@ -1,17 +1,23 @@
-"""The course in a notebook: `%load_ext course`, then `lab(6)` for a lab's panel, `quiz(6)` for its questions and
-`%%manifest` for YAML cells."""
+"""The course in a notebook: `%load_ext course`, then `lab(6)` for a lab's panel, `quiz(6)` for its questions,
+`cluster()` and `timeline()` to see what happens, and `%%manifest` for YAML cells."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from checkers.notebook import Panel
+    from checkers.notebook import Panel, View
+    from checkers.notebook.feed import Feed, KubectlNamespace
+    from cluster.api import Api
     from course.questions import Quiz
+    from course.recording import Timeline
     from labs.desk import Desk
 
-__all__ = ["check", "lab", "quiz", "start"]
+__all__ = ["check", "cluster", "lab", "progress", "quiz", "start", "timeline"]
 
 
 def start(number: int) -> None:
@@ -61,6 +67,64 @@ def quiz(number: int) -> Quiz:
     return Quiz(number)
 
 
+def cluster() -> View:
+    """The cluster as it is now and goes on to be: nodes, the pods of the lab that was started last, GPUs.
+
+    It is one view per notebook, in as many cells as you like, and follows the cluster while one of them is on screen.
+    """
+    return _view()
+
+
+def timeline(seconds: float = 60) -> Timeline:
+    """Record pods, replicas and GPU load, and draw them.
+
+    `with timeline():` records what a block of commands does. As the last line of a cell it records the coming
+    `seconds` in the background.
+    """
+    from course.recording import Timeline
+
+    feed, namespace = _feed()
+    return Timeline(feed, namespace, seconds)
+
+
+def progress() -> None:
+    """Show the table of contents with your points, and where you left off."""
+    from IPython.display import HTML, display
+
+    from cluster.workspace import Workspace
+    from course.startpage import table
+
+    display(HTML(table(Workspace.here())))  # type: ignore[no-untyped-call]
+
+
+@cache
+def _view() -> View:
+    from checkers.notebook import View
+
+    return View(*_feed())
+
+
+@cache
+def _feed() -> tuple[Feed, KubectlNamespace]:
+    """One set of watches for the whole kernel, on demand, and the namespace to look at."""
+    import atexit
+
+    from checkers.notebook.feed import Feed, KubectlNamespace
+    from cluster.workspace import Workspace
+    from labs.lifecycle import Course
+
+    workspace = Workspace.here()
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Api]:
+        with Course.opened(workspace) as course:
+            yield course.api
+
+    feed = Feed(opened)
+    atexit.register(feed.close)
+    return feed, KubectlNamespace(workspace.kubeconfig)
+
+
 def _desk(number: int) -> Desk:
     """Imported when needed: a kernel loads this package before its first cell."""
     from cluster.workspace import Workspace
@@ -71,8 +135,9 @@ def _desk(number: int) -> Desk:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """What `%load_ext course` does: the `%%manifest` magic, and `start`, `lab` and `check` at hand."""
+    """What `%load_ext course` does: the `%%manifest` magic, and the functions above at hand."""
     from course.manifest import manifest
 
     shell.register_magic_function(manifest, "cell", "manifest")
-    shell.push({"lab": lab, "check": check, "quiz": quiz, "start": start}, interactive=False)
+    known = (check, cluster, lab, progress, quiz, start, timeline)
+    shell.push({function.__name__: function for function in known}, interactive=False)

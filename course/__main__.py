@@ -12,7 +12,7 @@ from checkers.report.terminal import show_error
 from cluster.errors import KailabError
 from cluster.tools import program_folders
 from cluster.workspace import Workspace
-from course.chapters import build
+from course import chapters, startpage
 from labs.setup import ensure_up
 
 # What would ask the internet for news at every start.
@@ -36,14 +36,14 @@ def main() -> None:
     """Exit status: 2 when something stood in the way; otherwise JupyterLab's own."""
     workspace, console = Workspace.here(), Console(highlight=False)
     try:
-        for path, what in build(workspace):
+        for path, what in (*startpage.build(workspace), *chapters.build(workspace)):
             console.print(f"{what:<8} {path}", soft_wrap=True)
         ensure_up(workspace, console)
     except KailabError as failed:
         show_error(failed, Console(stderr=True))
         sys.exit(2)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.work}",
-               "--LabApp.default_url=/lab/tree/chapters", *sys.argv[1:]]  # fmt: skip
+               f"--LabApp.default_url=/lab/tree/chapters/{startpage.NAME}", *sys.argv[1:]]  # fmt: skip
     os.execve(sys.executable, command, environment(workspace))  # noqa: S606 - no shell wanted
 
 

@@ -40,22 +40,11 @@ class Chapter:
         return lab_numbered(self.number)
 
     def notebook(self, *, solved: bool = False) -> Any:
-        """The chapter as a notebook (nbformat 4.5). Raises KailabError for a cell without an id, or with another's."""
-        import jupytext
-
-        text = self.lab.fill(self.path.read_text())
-        made = jupytext.reads(_MERMAID.sub("```mermaid", text), fmt="md:myst")
-        seen: set[str] = set()
-        for count, cell in enumerate(made.cells):
-            name = cell.metadata.pop("id", "") if cell.cell_type == "code" else f"ch{self.number:02d}-text-{count}"
-            if not name or name in seen:
-                raise KailabError(f"{self.path.name}: code cell {count} has no :id: of its own")
-            seen.add(name)
-            cell["id"] = name
+        """The chapter as a notebook. Raises KailabError for a cell without an id, or with another's."""
+        made = cells_of(self.lab.fill(self.path.read_text()), self.path.name, f"ch{self.number:02d}")
+        for cell in made.cells:
             if file := cell.metadata.pop("file", ""):
                 cell.source = f"{cell.source.strip()} {file}\n{self._manifest(file, solved=solved)}"
-        made.metadata.pop("jupytext", None)
-        made.nbformat, made.nbformat_minor = 4, 5
         return made
 
     def _manifest(self, file: str, *, solved: bool) -> str:
@@ -65,9 +54,29 @@ class Chapter:
         return str(fill_in(path.read_text(), facts(self.lab.namespace)))
 
 
+def cells_of(text: str, name: str, prefix: str) -> Any:
+    """A text in MyST as a notebook (nbformat 4.5); text cells are called PREFIX-text-N.
+
+    Raises KailabError, naming the file, for a code cell without an id, or with another's.
+    """
+    import jupytext
+
+    made = jupytext.reads(_MERMAID.sub("```mermaid", text), fmt="md:myst")
+    seen: set[str] = set()
+    for count, cell in enumerate(made.cells):
+        own = cell.metadata.pop("id", "") if cell.cell_type == "code" else f"{prefix}-text-{count}"
+        if not own or own in seen:
+            raise KailabError(f"{name}: code cell {count} has no :id: of its own")
+        seen.add(own)
+        cell["id"] = own
+    made.metadata.pop("jupytext", None)
+    made.nbformat, made.nbformat_minor = 4, 5
+    return made
+
+
 def chapters() -> list[Chapter]:
-    """Every chapter, in order."""
-    return [Chapter(path) for path in sorted(HERE.glob("[0-9][0-9]_*.md"))]
+    """Every chapter, in order; number 0 is the start page, which has no lab (course/startpage.py)."""
+    return [made for made in map(Chapter, sorted(HERE.glob("[0-9][0-9]_*.md"))) if made.number]
 
 
 def build(workspace: Workspace) -> list[tuple[Path, str]]:

@@ -19,6 +19,7 @@ from checkers.prober import Prober, token
 from checkers.restore import restore_interrupted
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
+from checkers.turns import Turns
 from cluster.api import Api, Object, connect
 from cluster.errors import KailabError
 from cluster.files import replace
@@ -30,6 +31,7 @@ from labs.progress import LabProgress, Progress
 
 LAB_LABEL = "kailab.dev/lab"
 GONE_SECONDS = 90.0
+ACCOUNT_SECONDS = 10.0
 KEEP_EVIDENCE = 20
 MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
@@ -84,7 +86,15 @@ def open_namespace(
     for item in lab.manifests("given"):
         made = course.api.apply(change(item), namespace)
         given[f"{item['kind']}/{item['metadata']['name']}"] = str(made["metadata"]["uid"])
+    _wait_for_account(course.api, namespace)
     return given
+
+
+def _wait_for_account(api: Api, namespace: str) -> None:
+    """Until a controller has made it, the API server refuses the namespace's pods, and their owners say so for long."""
+    deadline = time.monotonic() + ACCOUNT_SECONDS
+    while api.get("ServiceAccount", "default", namespace) is None and time.monotonic() < deadline:
+        time.sleep(0.05)
 
 
 def wait_gone(course: Course, namespace: str) -> None:
@@ -227,7 +237,7 @@ def kinds_of(lab: LabFolder) -> set[str]:
 def check(
     course: Course, lab: LabFolder, *, namespace: str = "", given: dict[str, str] | None = None, task: str = "",
     quick: bool = False, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
-    leave_out: frozenset[str] = frozenset(), cancelled: threading.Event | None = None,
+    leave_out: frozenset[str] = frozenset(), cancelled: threading.Event | None = None, turns: Turns | None = None,
 ) -> CheckedLab:  # fmt: skip
     """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read.
 
@@ -235,7 +245,9 @@ def check(
     """
     where = namespace or lab.namespace
     with observed(course, lab, where) as sources:
-        setting = Setting(where, course.workspace.state, course.cluster, given or {}, task, quick, leave_out, throwaway)
+        setting = Setting(
+            where, course.workspace.state, course.cluster, given or {}, task, quick, leave_out, throwaway, turns
+        )
         run = Run(lab.spec, lab.checks, setting, sources, listen=listen, cancelled=cancelled)
         report = run.report()
     document = _evidence(lab, run, report, given or {})

@@ -103,13 +103,15 @@ def _ask_liveness(lab: Lab, pod: Object) -> None:
 def answers(lab: Lab) -> None:
     """A prediction asked from the Service by name is answered, by each of the pods in turn."""
     service, port = lab.names["service"], lab.names["port"]
-    lab.object("Service", service)
+    selector = lab.object("Service", service)["spec"].get("selector") or {}
     endpoints = _endpoints(lab, service)
     wanted = lab.names["replicas"]
     if not endpoints:
-        labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels")
+        labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels") or {}
+        # With the right labels it is only that the endpoints' controller has not come to it yet.
+        never = not selector.items() <= labels.items()
         raise Fail(
-            f"{service} has found no pod; your pods have the labels {labels}", settled=True, hint="no-endpoints",
+            f"{service} has found no pod; your pods have the labels {labels}", settled=never, hint="no-endpoints",
             expected=f"{service} selects the pods and sends requests to their port {port}",
             look_with=f"kubectl -n {lab.namespace} get endpointslices -l kubernetes.io/service-name={service}",
         )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -16,16 +15,15 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from checkers.report.document import from_document, to_document
-from checkers.results import Report
 from cluster.api import Unreachable
 from cluster.errors import KailabError
 from labs import fleets, lifecycle
 from labs.catalog import LabFolder
 from labs.crowd import doubtful
+from labs.grading.judging import judge
 from labs.grading.reading import Submission, read_submission
 from labs.grading.records import Record, Records, lab_digest
-from labs.grading.rooms import borrowed, demolish, hand_in, leftovers, new_name, open_room
+from labs.grading.rooms import demolish, leftovers, new_name
 from labs.lifecycle import Course
 
 _ATTEMPTS = 3  # of a submission by itself, while the API server does not answer
@@ -127,11 +125,13 @@ class ClassRun:
         started = time.monotonic()
         report, document, problems, why = None, None, list(submission.problems), ""
         try:
-            found = self._in_a_room(submission, problems, crowd=crowd)
-            if found is None:
+            judged = judge(self.course, self.lab, submission.objects, new_name(self.lab), cancelled=self._stop,
+                           leave=self._leave)  # fmt: skip
+            if crowd and doubtful(self.lab.checks, judged.report.checks):
                 self._alone.append(submission)
                 return
-            report, document = found
+            report, document = judged.report, judged.evidence
+            problems += judged.problems
         except KailabError as failed:
             if isinstance(failed, Unreachable) and not last and not self._stop.is_set():
                 self._alone.append(submission)
@@ -148,25 +148,6 @@ class ClassRun:
         self._results[submission.student] = record
         self.listen("finished", record)
 
-    def _in_a_room(
-        self, submission: Submission, problems: list[str], *, crowd: bool
-    ) -> tuple[Report, dict[str, Any]] | None:
-        """The report and its evidence; None when it may owe a failure to what ran beside it."""
-        namespace = new_name(self.lab)
-        with borrowed(self.course, self.lab):
-            try:
-                given = open_room(self.course, self.lab, namespace)
-                problems += hand_in(self.course, self.lab, namespace, submission.objects)
-                checked = lifecycle.check(
-                    self.course, self.lab, namespace=namespace, given=given, keep_evidence=False, throwaway=True,
-                    cancelled=self._stop,
-                )  # fmt: skip
-                if crowd and doubtful(self.lab.checks, checked.report.checks):
-                    return None
-            finally:
-                self._leave(namespace)
-        return _at_home(checked.report, self.lab), checked.document
-
     def _leave(self, namespace: str) -> None:
         """Mostly waiting, so the next submission begins meanwhile; unless what it needs is there but once."""
         going = self._closing.submit(demolish, self.course, namespace)
@@ -176,9 +157,3 @@ class ClassRun:
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
-
-
-def _at_home(report: Report, lab: LabFolder) -> Report:
-    """The report as the student's own: its commands name the lab's namespace, not one that is gone by now."""
-    text = json.dumps(to_document(report)).replace(report.namespace, lab.namespace)
-    return from_document(json.loads(text))

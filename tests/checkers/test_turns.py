@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from checkers.turns import Turns
+from checkers.turns import FileTurns
 
 
 class _GaveUpError(Exception):
@@ -20,7 +20,7 @@ def give_up(_: float) -> None:
 
 
 def test_two_are_never_alone_at_once(tmp_path: Path) -> None:
-    with Turns(tmp_path).alone(give_up), pytest.raises(_GaveUpError), Turns(tmp_path).alone(give_up):
+    with FileTurns(tmp_path).alone(give_up), pytest.raises(_GaveUpError), FileTurns(tmp_path).alone(give_up):
         pytest.fail("both were alone")
 
 
@@ -28,10 +28,10 @@ def test_who_waits_gets_its_turn(tmp_path: Path) -> None:
     inside, waited = threading.Event(), []
 
     def other() -> None:
-        with Turns(tmp_path).alone(waited.append):
+        with FileTurns(tmp_path).alone(waited.append):
             inside.set()
 
-    with Turns(tmp_path).alone(give_up):
+    with FileTurns(tmp_path).alone(give_up):
         thread = threading.Thread(target=other)
         thread.start()
         assert not inside.wait(0.1)
@@ -41,9 +41,9 @@ def test_who_waits_gets_its_turn(tmp_path: Path) -> None:
 
 def test_another_turn_is_noticed_during_and_after_but_not_before(tmp_path: Path) -> None:
     began = time.time()
-    turns = Turns(tmp_path)
+    turns = FileTurns(tmp_path)
     assert not turns.was_another(began)
-    with Turns(tmp_path).alone(give_up):
+    with FileTurns(tmp_path).alone(give_up):
         assert turns.was_another(began)
     assert turns.was_another(began)
     assert not turns.was_another(time.time() + 1)
