@@ -20,15 +20,18 @@ class Fail(Exception):
 
     `expected` and `observed` are plain sentences. `about` is the object that the trouble shows in: the report
     adds that object's own conditions, events and log lines. `settled` says that waiting can't help (the object
-    isn't there, a field is wrong), so a converging check ends at once. `hint` is the key of the rung of the
-    hint ladder that fits. `look_with` is one command; by default it describes `about`.
+    isn't there, a field is wrong), so a converging check ends at once; `hopeless` that nothing speaks for a change
+    (the image can't be had, no node would take the pod): the check ends when that stays so for a few seconds.
+    `hint` is the key of the rung of the hint ladder that fits. `look_with` is one command; by default it
+    describes `about`.
     """
 
     def __init__(
         self, observed: str, *, expected: str = "", evidence: Sequence[str] = (), about: dict[str, Any] | None = None,
-        settled: bool = False, hint: str = "", look_with: str = "",
+        settled: bool = False, hopeless: bool = False, hint: str = "", look_with: str = "",
     ) -> None:  # fmt: skip
         super().__init__(observed)
+        self.hopeless = hopeless
         self.observed, self.expected = observed, expected
         self.evidence, self.about = tuple(evidence), about
         self.settled, self.hint, self.look_with = settled, hint, look_with

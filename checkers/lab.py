@@ -19,6 +19,8 @@ from checkers.restore import Restorer
 from cluster.api import Api, ApiError, Object, Unreachable
 
 T = TypeVar("T")
+# What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
+HOPELESS_SECONDS = 3.0
 LOOK_EVERY = 0.1  # seconds between two looks when nothing is known to have changed
 
 
@@ -249,19 +251,22 @@ class Lab:
         observation = self._live.observation
         began = time.monotonic()
         end = min(began + seconds, self._deadline or float("inf"))
-        is_last = end <= began  # one look was asked for
+        is_fresh = end <= began  # one look was asked for
+        hopeless_since = float("inf")
         while True:
             mark, count = self._tape.mark(), observation.count
             self.look_again()
             try:
                 return look()
             except Fail as wrong:
-                if wrong.settled or is_last:
+                hopeless_since = min(hopeless_since, time.monotonic()) if wrong.hopeless else float("inf")
+                is_over = time.monotonic() >= end or time.monotonic() - hopeless_since > HOPELESS_SECONDS
+                if wrong.settled or (is_over and is_fresh):
                     raise
                 self._tape.back_to(mark)
-                if time.monotonic() >= end:
+                is_fresh = is_over
+                if is_over:
                     self._list_anew()
-                    is_last = True
                     continue
                 if not quietly:
                     self._say(f"waiting: {wrong.observed}")

@@ -33,7 +33,7 @@ def regrade_files(files: list[Path], as_json: bool, console: Console) -> int:
     worst = 0
     documents = []
     for path in files:
-        document = _read(path)
+        document = read_evidence(path)
         lab = lab_numbered(document["lab"])
         try:
             report, before = replay(lab, document), from_document(document["report"])
@@ -59,7 +59,8 @@ def _changes(before: Report, after: Report) -> list[str]:
     return [f"Regraded: {number(before.points)} points when recorded, {number(after.points)} now.", *changed]
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_evidence(path: Path) -> dict[str, Any]:
+    """An evidence file. Raises KailabError for anything else."""
     try:
         if path.stat().st_size > LARGEST:
             raise KailabError(f"{path} is larger than any evidence file ({LARGEST >> 20} MiB).")

@@ -75,7 +75,7 @@ def hello(lab: Lab) -> None:
     try:
         workloads.require_rolled_out(deployment, deployment["spec"].get("replicas", 1))
     except Fail as wrong:
-        wrong.settled = any(workloads.is_stuck(pod) for pod in lab.pods_of(deployment))
+        wrong.hopeless = any(workloads.is_stuck(pod) for pod in lab.pods_of(deployment))
         raise
     if not deployment["spec"].get("replicas", 1):
         raise Fail("it asks for no pods at all", about=deployment)
@@ -136,7 +136,7 @@ def alone(lab: Lab) -> None:
     if owners:
         raise Fail(f"it belongs to {owners[0]['kind']} {owners[0]['name']}", about=pod, settled=True, hint="owned")
     if not workloads.is_ready(pod):
-        raise Fail("it is not ready", about=pod, settled=workloads.is_stuck(pod))
+        raise Fail("it is not ready", about=pod, hopeless=workloads.is_stuck(pod))
 
 
 @checks.trigger("killed", reads=WORKLOAD, needs=("hello", "alone"), disturbs=("Pod",), seconds=60)

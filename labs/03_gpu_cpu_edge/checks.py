@@ -69,7 +69,7 @@ def isolated(lab: Lab) -> None:
         if not all("running" in one.get("state", {}) for one in pod["status"].get("containerStatuses") or [{}]):
             # Its log, which the report shows, says why: the loop ends where there is no GPU.
             raise Fail(f"the container of {name} does not keep running", about=pod, hint="none-seen",
-                       settled=workloads.is_stuck(pod))  # fmt: skip
+                       hopeless=workloads.is_stuck(pod))  # fmt: skip
         code, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"])
         uuids = [line.partition("UUID: ")[2].rstrip(")") for line in text.splitlines() if line.startswith("GPU ")]
         look = f"kubectl -n {lab.namespace} exec {pod['metadata']['name']} -- nvidia-smi -L"
@@ -188,7 +188,8 @@ def preempts(lab: Lab) -> None:
         too_late = lab.seconds_since(since) > STUCK_SECONDS
         raise Fail(
             f"no pod of {lab.names['urgent']} is ready", about=pods[0] if pods else urgent, hint="stays-pending",
-            settled=refused is not None and (training.fits_nowhere(lab, refused) or too_late),
+            settled=refused is not None and too_late,
+            hopeless=refused is not None and training.fits_nowhere(lab, refused),
         )  # fmt: skip
 
     lab.until(lab.names["preempt_seconds"], served)
@@ -266,11 +267,11 @@ def _only_pod(lab: Lab, name: str, *, ready: bool = True) -> Object:
             waiting = next((pod for pod in pods if _is_refused(pod)), None)
             wrong.hint = "pending" if waiting else wrong.hint
             wrong.about = waiting or wrong.about
-            wrong.settled = any(workloads.is_stuck(pod) or training.fits_nowhere(lab, pod) for pod in pods)
+            wrong.hopeless = any(workloads.is_stuck(pod) or training.fits_nowhere(lab, pod) for pod in pods)
             raise
     running = [pod for pod in pods if pod["status"].get("phase") == "Running"]
     if not running:
-        raise Fail(f"no pod of {name} runs", about=pods[0], settled=training.fits_nowhere(lab, pods[0]))
+        raise Fail(f"no pod of {name} runs", about=pods[0], hopeless=training.fits_nowhere(lab, pods[0]))
     return running[0]
 
 

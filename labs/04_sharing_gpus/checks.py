@@ -79,7 +79,7 @@ def tenants(lab: Lab) -> None:
         workloads.require_rolled_out(deployment, wanted)
     except Fail as wrong:
         pods = lab.pods_of(deployment)
-        wrong.settled = any(_is_hopeless(lab, pod) for pod in pods)
+        wrong.hopeless = any(_is_hopeless(lab, pod) for pod in pods)
         wrong.hint = "memory" if any(map(workloads.is_stuck, pods)) else wrong.hint
         raise
     for pod in training.ready_pods(lab, deployment):
@@ -142,7 +142,7 @@ def claimed(lab: Lab) -> None:
         raise Fail(f"its device {device['name']} has {device['capacity']['memory']['value']} of memory", about=pod,
                    settled=True)  # fmt: skip
     if not workloads.is_ready(pod):
-        raise Fail("its pod is not ready", about=pod, settled=workloads.is_stuck(pod))
+        raise Fail("its pod is not ready", about=pod, hopeless=workloads.is_stuck(pod))
     uuid = device["attributes"]["uuid"]["string"]
     _, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"])
     if uuid not in text:
@@ -266,7 +266,7 @@ def _worker(lab: Lab, job_: Object) -> Object:
         is_over = workloads.condition(job_, "Complete").get("status") == "True"
         raise Fail(
             f"no pod of Job {job_['metadata']['name']} runs" + ("; it is complete" if is_over else ""),
-            about=waiting or job_, settled=is_over or (waiting is not None and _is_hopeless(lab, waiting)),
+            about=waiting or job_, settled=is_over, hopeless=waiting is not None and _is_hopeless(lab, waiting),
         )  # fmt: skip
     return max(running, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
 

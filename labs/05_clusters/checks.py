@@ -26,12 +26,12 @@ def counted(lab: Lab) -> None:
     """Both numbers are those of the rented nodes that are in the cluster."""
     by_region = _gpus_by_region(lab)
     total, largest = sum(by_region.values()), max(by_region.values())
-    own = sum(_gpus(lab, node) for node in _own(lab))
     for key, right in (("gpus", total), ("gpus-after-losing-a-region", total - largest)):
         answer = _answer(lab, key)
         if answer != right:
-            hint = "own-counted" if answer == right + own else ""
-            raise Fail(f"{key}: {answer} is not what this cluster says", hint=hint, look_with="kailab gpu status")
+            look = f"kubectl get nodes -l {lab.names['fleet_label']}={lab.names['fleet']}"
+            raise Fail(f"{key}: {answer} is not what this cluster says", hint="too-many" if answer > right else "",
+                       look_with=look)  # fmt: skip
 
 
 @checks.once("headroom", reads=("ConfigMap", "Node"))
@@ -220,7 +220,7 @@ def _require_rolled_out(lab: Lab, deployment: Object, wanted: int) -> None:
     except Fail as wrong:
         # One that no simulated node would take, were it empty: your own are too few to have room soon.
         nowhere = next((pod for pod in lab.pods_of(deployment) if _is_unschedulable(pod)), None)
-        wrong.settled = nowhere is not None and all(
+        wrong.hopeless = nowhere is not None and all(
             refusals(nowhere, training.emptied(node), ()) for node in lab.objects("Node") if _label(lab, node, "fleet")
         )
         raise

@@ -52,7 +52,8 @@ def ready(lab: Lab) -> None:
         asked = deployment["spec"].get("replicas")
         caught_up = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
         refused = workloads.condition(deployment, "ReplicaFailure").get("status") == "True"
-        wrong.settled = stuck or refused or (caught_up and asked != lab.names["replicas"])
+        wrong.hopeless = stuck or refused
+        wrong.settled = caught_up and asked != lab.names["replicas"]
         raise
 
 
@@ -238,7 +239,7 @@ def drain(lab: Lab) -> None:
         if len(elsewhere) < lab.names["replicas"]:
             raise Fail(f"{len(elsewhere)} pods are ready on other nodes after {node} was drained", hint="nowhere",
                        about=lab.find("Deployment", deployment["metadata"]["name"]),
-                       settled=any(_fits_nowhere(lab, pod) for pod in lab.pods_of(deployment)))  # fmt: skip
+                       hopeless=any(_fits_nowhere(lab, pod) for pod in lab.pods_of(deployment)))  # fmt: skip
 
     lab.until(lab.names["drain_seconds"], moved)
 

@@ -390,6 +390,25 @@ def test_a_settled_failure_ends_the_waiting_at_once(bench: Bench) -> None:
     assert len(looks) == 2
 
 
+@pytest.mark.parametrize(("hopeless_looks", "outcome"), [(3, PASS), (10_000, FAIL)])
+def test_a_hopeless_failure_ends_the_waiting_only_if_it_stays_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, hopeless_looks: int, outcome: Outcome
+) -> None:
+    monkeypatch.setattr("checkers.lab.HOPELESS_SECONDS", 0.5)
+    looks: list[float] = []
+    checks = Checks()
+
+    @checks.converge("a", seconds=60)
+    def _(_: Lab) -> None:
+        looks.append(0)
+        if len(looks) <= hopeless_looks:
+            raise Fail("no node would take it", hopeless=True)
+
+    found = result(bench(checks, lab_with(one="a")))
+    assert found.outcome is outcome
+    assert found.seconds < 10
+
+
 def test_an_object_that_is_missing_is_settled_and_named(bench: Bench) -> None:
     checks = Checks()
     checks.converge("a", reads=("Pod",), seconds=60)(pod_is_ready)

@@ -115,6 +115,9 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     assert again.stdout.count("as before") == len(students)
     evidence = tmp_path / "grades-feedback" / "honest" / "evidence.json"
     assert kailab("regrade", str(evidence), **env).returncode == 0
+    whole = kailab("regrade", str(out), **env)
+    assert whole.returncode == 0, whole.stdout
+    assert f"{len(students)} graded again, 0 changed" in whole.stdout
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
