@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from checkers import explain_gpus
+from checkers import explain_gpus, spreading
 from checkers.scheduling import refusals, requests
 from checkers.workloads import condition
 from cluster.api import Object
@@ -145,9 +145,11 @@ def _unscheduled(facts: Facts) -> Reason:
     there: dict[str, list[Object]] = {}
     for other in facts.pods:
         there.setdefault(other["spec"].get("nodeName", ""), []).append(other)
+    spread = spreading.refusals(pod, facts.nodes, facts.pods)
     for node in facts.nodes:
         own = node["metadata"]["name"]
-        against = refusals(pod, node, there.get(own, []))
+        # What holds for the node itself comes first; a spread is only of interest where the pod might go.
+        against = refusals(pod, node, there.get(own, [])) or spread[own]
         if not against:
             open_nodes.append(own)
         if (broken := explain_gpus.faulty(node)) and any(name.startswith("nvidia.com/") for name in requests(pod)):

@@ -1,8 +1,7 @@
 """Why a node takes a pod or doesn't: the scheduler's filters, with the numbers that it doesn't print.
 
-Filters that look at other pods (affinity between pods, topology spread) and at devices are left to the
-scheduler's own message. Semantics follow kube-scheduler v1.37's NodeUnschedulable, TaintToleration,
-NodeAffinity and NodeResourcesFit plugins.
+Topology spread has a module of its own; affinity between pods and devices are left to the scheduler's own message.
+Semantics follow kube-scheduler v1.37's NodeUnschedulable, TaintToleration, NodeAffinity and NodeResourcesFit plugins.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ def refusals(pod: Object, node: Object, pods_there: Iterable[Object]) -> list[st
     spec = node.get("spec", {})
     found = []
     unschedulable = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
-    if spec.get("unschedulable") and not _tolerated(unschedulable, pod):
+    if spec.get("unschedulable") and not is_tolerated(unschedulable, pod):
         found.append("it is cordoned (closed for new pods)")
     found += [f"taint {_taint(taint)} is not tolerated" for taint in spec.get("taints") or []
-              if taint["effect"] in _KEEPS_OUT and not _tolerated(taint, pod)
+              if taint["effect"] in _KEEPS_OUT and not is_tolerated(taint, pod)
               and taint["key"] != unschedulable["key"]]  # fmt: skip
     if not _is_ready(node):
         found.append("the node is not Ready")
-    found += _labels(pod, node)
+    found += labels_against(pod, node)
     found += _room(pod, node, [other for other in pods_there if not _has_ended(other)])
     return found
 
@@ -98,7 +97,8 @@ def _show(name: str, amount: Decimal) -> str:
     return f"{amount * 1000:.0f}m" if name == "cpu" and amount % 1 else f"{amount.normalize():f}"
 
 
-def _labels(pod: Object, node: Object) -> list[str]:
+def labels_against(pod: Object, node: Object) -> list[str]:
+    """What of the node's labels the pod's selector and required node affinity don't take."""
     labels = node["metadata"].get("labels") or {}
     found = [f"label {key}={value} is missing ({_has(key, labels)})"
              for key, value in (pod["spec"].get("nodeSelector") or {}).items() if labels.get(key) != value]  # fmt: skip
@@ -128,7 +128,8 @@ def _fits(term: Mapping[str, Any], node: Object) -> bool:
     )  # fmt: skip
 
 
-def _tolerated(taint: Mapping[str, Any], pod: Object) -> bool:
+def is_tolerated(taint: Mapping[str, Any], pod: Object) -> bool:
+    """Whether one of the pod's tolerations takes the taint."""
     return any(_tolerates(toleration, taint) for toleration in pod["spec"].get("tolerations") or [])
 
 
