@@ -2,7 +2,9 @@
 same cell after every build.
 
 A code cell carries `:id:`, and `:file: NAME` where it is to hold a manifest of the lab: then its source is the
-starter's file of that name, or, for a build with solutions, the solution's. {{names}} are those of lab.yaml.
+starter's file of that name, or, for a build with solutions, the solution's. Where the text around it tells what it
+prints, `:says:` is a regular expression (. takes line ends too) that the tests hold against its real output.
+{{names}} are those of lab.yaml.
 """
 
 from __future__ import annotations
@@ -41,11 +43,20 @@ class Chapter:
 
     def notebook(self, *, solved: bool = False) -> Any:
         """The chapter as a notebook. Raises KailabError for a cell without an id, or with another's."""
-        made = cells_of(self.lab.fill(self.path.read_text()), self.path.name, f"ch{self.number:02d}")
+        made = self._cells()
         for cell in made.cells:
+            cell.metadata.pop("says", None)
             if file := cell.metadata.pop("file", ""):
                 cell.source = f"{cell.source.strip()} {file}\n{self._manifest(file, solved=solved)}"
         return made
+
+    def promises(self) -> dict[str, str]:
+        """What the text says of cells' output: a regular expression by the cell's id."""
+        found = {cell.id: cell.metadata.get("says", "") for cell in self._cells().cells}
+        return {name: str(pattern) for name, pattern in found.items() if pattern}
+
+    def _cells(self) -> Any:
+        return cells_of(self.lab.fill(self.path.read_text()), self.path.name, f"ch{self.number:02d}")
 
     def _manifest(self, file: str, *, solved: bool) -> str:
         path = self.lab.path / ("solution" if solved else "starter") / file

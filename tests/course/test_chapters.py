@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -38,6 +39,14 @@ def test_only_the_solved_build_holds_the_solution(chapter: Chapter) -> None:
     solved = {cell.id: cell.source for cell in chapter.notebook(solved=True).cells}
     changed = {name for name in cells if cells[name] != solved[name]}
     assert changed == {name for name, source in cells.items() if source.startswith("%%manifest ")}
+
+
+@ALL
+def test_what_the_text_says_of_outputs_can_be_looked_for(chapter: Chapter) -> None:
+    promises = chapter.promises()
+    assert len(promises) >= 2
+    assert all(re.compile(pattern) for pattern in promises.values())
+    assert not any("says" in cell.metadata for cell in chapter.notebook().cells)
 
 
 def test_a_cell_without_a_name_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import nbclient
 import pytest
@@ -33,6 +35,9 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
     try:
         nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
         said = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
+        for name, pattern in chapter.promises().items():
+            printed = _printed(next(cell for cell in notebook.cells if cell.id == name))
+            assert re.search(pattern, printed, re.DOTALL), f"{name} does not say {pattern!r}: {printed}"
         assert not [text for text in said if "✗" in text or "Traceback" in text]
         assert any("✓" in text for text in said)
         report = kailab("check", str(chapter.number), KAILAB_HOME=str(home))
@@ -44,3 +49,8 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
     finally:
         with Course.opened(student) as course:
             finish(course, chapter.lab)
+
+
+def _printed(cell: Any) -> str:
+    outputs = cell.get("outputs", [])
+    return "".join(output.get("text", "") or output.get("data", {}).get("text/plain", "") for output in outputs)
