@@ -12,6 +12,7 @@ from typing import Protocol
 from filelock import FileLock, Timeout
 
 from cluster import leases
+from cluster.api import Object
 
 LOOK_EVERY = 0.5
 CLOCKS_APART = 5.0  # seconds that the clocks of a cluster's nodes may differ
@@ -86,7 +87,7 @@ class LeaseTurns:
                 self._mend()
             yield
 
-    def _take(self) -> tuple[leases.Object, str] | None:
+    def _take(self) -> tuple[Object, str] | None:
         """The Lease as ours, and who had it without giving it up; None while another holds it."""
         found = leases.ensure(self._api, NODES, self._namespace)
         if not self._silence.is_free(found):

@@ -58,7 +58,8 @@ _CLUSTER_WIDE = {
     "flowcontrol.apiserver.k8s.io/v1": "FlowSchema flowschemas",
     "admissionregistration.k8s.io/v1": "ValidatingWebhookConfiguration validatingwebhookconfigurations|"
     "MutatingWebhookConfiguration mutatingwebhookconfigurations|"
-    "ValidatingAdmissionPolicy validatingadmissionpolicies",
+    "ValidatingAdmissionPolicy validatingadmissionpolicies|"
+    "ValidatingAdmissionPolicyBinding validatingadmissionpolicybindings",
 }
 
 KINDS = {

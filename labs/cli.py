@@ -9,7 +9,7 @@ import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,6 +33,7 @@ app.add_typer(gpu_cli.app, name="gpu")
 Number = Annotated[int, typer.Argument(metavar="N", help="the lab's number, see `kailab list`")]
 TaskOption = Annotated[str, typer.Option("--task", "-t", help="only this task")]
 JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout (checkers/schema.json)")]
+Runner = Literal["local", "kubernetes"]
 INTERRUPTED = 130
 AT_FAULT = 2  # exit status: the checker or the cluster, not the student's work
 
@@ -259,21 +260,45 @@ def grade(
     jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="side by side, as far as the lab has room")] = 4,
     out: Annotated[Path, typer.Option("--out", "-o", help="the table; feedback goes beside it")] = Path("grades.csv"),
     again: Annotated[bool, typer.Option("--again", help="also what is graded already")] = False,
+    runner: Annotated[Runner, typer.Option(help="where the grader runs: here, or as a Job in the cluster")] = "local",
+    stop: Annotated[bool, typer.Option("--stop", help="end a Job that goes on in the cluster, and remove it")] = False,
+    kubeconfig: Annotated[Path | None, typer.Option(help="with --runner kubernetes: another cluster's")] = None,
+    context: Annotated[str, typer.Option(help="its context, by name")] = "",
+    image: Annotated[str, typer.Option(help="the name by which its nodes find the grader's image")] = "",
+    sure: Annotated[bool, typer.Option("--yes-this-cluster", help="what is made there was read and agreed to")] = False,
     as_json: JsonOption = False,
 ) -> None:  # fmt: skip
     """Grade a class: each submission in a namespace of its own. Run it again to go on after a stop."""
-    from labs.grading.screen import grade_class
+    from labs.grading.remote.where import Place
+    from labs.grading.screen import end_run, grade_class
 
-    raise typer.Exit(grade_class(Workspace.here(), _lab(number), paths, jobs=jobs, out=out, again=again,
-                                 as_json=as_json, console=_console(stderr=as_json)))  # fmt: skip
+    lab, console = _lab(number), _console(stderr=as_json)
+    place = Place(kubeconfig, context, sure, image) if runner == "kubernetes" else None
+    if place is None and (stop or kubeconfig or context or image):
+        raise KailabError("These options belong to --runner kubernetes.")
+    if place and stop:
+        raise typer.Exit(end_run(Workspace.here(), lab, place, console))
+    raise typer.Exit(grade_class(Workspace.here(), lab, paths, jobs=jobs, out=out, again=again, as_json=as_json,
+                                 console=console, place=place))  # fmt: skip
 
 
 @app.command()
-def regrade(files: Annotated[list[Path], typer.Argument(help="evidence files from .kailab/evidence")],
-            as_json: JsonOption = False) -> None:  # fmt: skip
-    """Grade recorded evidence again, without a cluster."""
+def regrade(
+    files: Annotated[list[Path], typer.Argument(help="evidence files, or the table that `kailab grade --out` wrote")],
+    write: Annotated[bool, typer.Option("--write", help="of a table: make what comes out the results")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Grade recorded evidence again, without a cluster; of a class, show who has other points now, and why."""
     from labs.regrading import regrade_files
 
+    tables = [path for path in files if path.suffix == ".csv"]
+    if tables:
+        from labs.grading.regrade import regrade_class
+
+        if len(tables) < len(files) or as_json:
+            raise KailabError("Tables and evidence files don't go together, and a table is shown as one.",
+                              mend="kailab regrade grades.csv [--write]")  # fmt: skip
+        raise typer.Exit(max([regrade_class(table, _console(), write=write) for table in tables]))
     raise typer.Exit(regrade_files(files, as_json, _console()))
 
 

@@ -18,6 +18,7 @@ from labs.catalog import LabFolder, read_manifests
 from labs.grading.walls import EVERYDAY, GRADING_LABEL, POD_SECURITY, harden, moved, refusal, user, walls
 from labs.lifecycle import Course
 
+ROOM_PREFIX = "grade-"  # of the names of all rooms
 GONE_SECONDS = 120.0
 RIGHTS_SECONDS = 10.0
 _PATIENCE = 3.0  # before finalizers that nobody clears are taken away
@@ -33,7 +34,7 @@ def kinds_for(lab: LabFolder) -> frozenset[str]:
 
 def new_name(lab: LabFolder) -> str:
     """A namespace that no other student could guess."""
-    return f"grade-{lab.number:02d}-{secrets.token_hex(5)}"
+    return f"{ROOM_PREFIX}{lab.number:02d}-{secrets.token_hex(5)}"
 
 
 def open_room(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:

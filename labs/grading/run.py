@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -20,6 +20,7 @@ from cluster.errors import KailabError
 from labs import fleets, lifecycle
 from labs.catalog import LabFolder
 from labs.crowd import doubtful
+from labs.grading import remote
 from labs.grading.judging import judge
 from labs.grading.reading import Submission, read_submission
 from labs.grading.records import Record, Records, lab_digest
@@ -52,26 +53,24 @@ class ClassRun:
 
         KeyboardInterrupt passes through, after running checks have put back what they disturbed.
         """
-        lock = FileLock(self.course.workspace.state / "grading.lock")
-        try:
-            lock.acquire(timeout=1)
-        except Timeout:
-            raise KailabError(
-                "Another `kailab grade` is at work on this cluster.", mend="wait until it is done"
-            ) from None
-        self._before = {student: known for student in paths if (known := self.records.of(student))}
-        try:
-            for namespace in leftovers(self.course):
-                demolish(self.course, namespace)
-            lifecycle.give_back(self.course.api, self.lab)
-            fleets.join(self.course.api, self.lab)
-            self._all(paths)
-        finally:
-            self._closing.shutdown()
-            if not lifecycle.is_started(self.course, self.lab.namespace):
-                fleets.leave(self.course.api, self.lab)
-            self._write_table()
-            lock.release()
+        with begin(self.course):
+            if self.course.api.get("Namespace", remote.NAMESPACE):
+                raise KailabError(
+                    "Workers in the cluster are grading a class, and what runs beside them would be in their way.",
+                    mend="fetch it with the command that began it, or that command with --stop",
+                )
+            self._before = {student: known for student in paths if (known := self.records.of(student))}
+            try:
+                for namespace in leftovers(self.course):
+                    demolish(self.course, namespace)
+                lifecycle.give_back(self.course.api, self.lab)
+                fleets.join(self.course.api, self.lab)
+                self._all(paths)
+            finally:
+                self._closing.shutdown()
+                if not lifecycle.is_started(self.course, self.lab.namespace):
+                    fleets.leave(self.course.api, self.lab)
+                self._write_table()
         return [self._results[student] for student in sorted(self._results)]
 
     def _all(self, paths: Mapping[str, Path]) -> None:
@@ -157,3 +156,17 @@ class ClassRun:
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
+
+
+@contextmanager
+def begin(course: Course) -> Iterator[None]:
+    """Around everything that grades a class from here. Raises KailabError while another command does."""
+    lock = FileLock(course.workspace.state / "grading.lock")
+    try:
+        lock.acquire(timeout=1)
+    except Timeout:
+        raise KailabError("Another `kailab grade` is at work on this cluster.", mend="wait until it is done") from None
+    try:
+        yield
+    finally:
+        lock.release()

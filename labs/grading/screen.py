@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,29 @@ from cluster.workspace import Workspace
 from labs.catalog import LabFolder
 from labs.grading.reading import students
 from labs.grading.records import GRADED, NOT_GRADED, Record, Records
+from labs.grading.remote.run import RemoteRun, clear_away, require_same
+from labs.grading.remote.where import Place
 from labs.grading.run import ClassRun
 from labs.lifecycle import Course
 
 
 def grade_class(
     workspace: Workspace, lab: LabFolder, paths: list[Path], *, jobs: int, out: Path, again: bool, as_json: bool,
-    console: Console,
+    console: Console, place: Place | None = None,
 ) -> int:  # fmt: skip
-    """Grade and tell; the exit status: 0 when every submission has its points, 2 when some could not be judged."""
+    """Grade and tell; the exit status: 0 when every submission has its points, 2 when some could not be judged.
+
+    With a place the workers are in that cluster, not here.
+    """
     named = students(paths, lab.namespace)
     records = Records(out.absolute(), lab)
-    with Course.opened(workspace) as course, _Screen(console, len(named)) as screen:
-        run = ClassRun(course, lab, records, jobs, again, screen.listen)
-        found = run.grade(named)
+    with _Screen(console, len(named)) as screen:
+        if place is None:
+            with Course.opened(workspace) as course:
+                found = ClassRun(course, lab, records, jobs, again, screen.listen).grade(named)
+        else:
+            with place.opened(workspace) as course, _going_on(console):
+                found = RemoteRun(course, lab, records, place, jobs, again, screen.listen).grade(named)
     left = [record for record in found if not record.is_graded]
     if as_json:
         print(json.dumps(_document(lab, found), indent=2))  # noqa: T201 - the document is the result
@@ -41,6 +52,25 @@ def grade_class(
     if left:
         console.print("The same command grades those again, and leaves the others as they are.")
     return 2 if left else 0
+
+
+@contextmanager
+def _going_on(console: Console) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print("The workers in the cluster go on. The same command fetches what they find; with --stop it ends "
+                      "and removes them.", soft_wrap=True)  # fmt: skip
+        raise
+
+
+def end_run(workspace: Workspace, lab: LabFolder, place: Place, console: Console) -> int:
+    """End a run in the cluster whose command has gone, and remove all of it."""
+    with place.opened(workspace) as course, place.alone(course):
+        require_same(course, lab)
+        clear_away(course, lab)
+    console.print("The workers are gone, with all that they had made. What was fetched stays.")
+    return 0
 
 
 def _reason(record: Record) -> str:

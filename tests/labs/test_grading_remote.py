@@ -1,0 +1,115 @@
+"""Grading in a cluster: what workers may do, where they run, and that another cluster needs an explicit word."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster.errors import KailabError
+from cluster.topology import NODES
+from cluster.workspace import Workspace
+from labs.catalog import LabFolder, all_labs, lab_numbered
+from labs.grading.remote import NAMESPACE, image, job, nodes, rights
+from labs.grading.remote.where import Place
+from tests.fakeapi import FakeApi
+
+LABS = pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.namespace)
+
+
+def rules(lab: LabFolder, kind: str, namespace: str | None = None) -> list[dict[str, Any]]:
+    return [
+        rule for item in rights.objects(lab, ["grade-1"]) if item["kind"] == kind
+        and item["metadata"].get("namespace") == namespace for rule in item["rules"]
+    ]  # fmt: skip
+
+
+@LABS
+def test_a_worker_has_no_wildcards_and_becomes_nobody_but_its_submissions(lab: LabFolder) -> None:
+    found = rules(lab, "ClusterRole")
+    assert not any("*" in rule[part] for rule in found for part in ("apiGroups", "resources", "verbs"))
+    impersonating = [rule for rule in found if "impersonate" in rule["verbs"]]
+    assert [rule["resourceNames"] for rule in impersonating] == [["kailab:submission:grade-1"]]
+    assert not any({"escalate", "bind"} & set(rule["verbs"]) for rule in found)
+
+
+@LABS
+def test_all_rights_are_taken_back(lab: LabFolder) -> None:
+    made = {(item["kind"], item["metadata"]["name"], item["metadata"].get("namespace", ""))
+            for item in rights.objects(lab, ["grade-1"])}  # fmt: skip
+    assert made - set(rights.names(lab)) == {("Role", "kailab-grading-worker", NAMESPACE),
+                                             ("RoleBinding", "kailab-grading-worker", NAMESPACE)}  # fmt: skip
+
+
+def test_only_a_lab_that_looks_into_etcd_may_enter_the_control_plane() -> None:
+    entering = [lab.number for lab in all_labs() for rule in rules(lab, "Role", "kube-system")
+                if "pods/exec" in rule["resources"]]  # fmt: skip
+    assert entering == [1]
+
+
+def test_workers_keep_off_the_nodes_that_labs_are_about() -> None:
+    assert [node.name for node in NODES if job.hosts_workers(node)] == ["control-plane", "cpu"]
+    spec = job.manifest(lab_numbered(6), 2, image.NAME, "v")["spec"]
+    assert (spec["completionMode"], spec["completions"], spec["parallelism"]) == ("Indexed", 2, 2)
+    assert not any("nvidia" in entry["key"] for entry in spec["template"]["spec"]["tolerations"])
+
+
+def test_the_image_holds_what_decides_about_points_and_no_mutants() -> None:
+    names = {str(path.relative_to(image.ROOT)) for path in image.recipe().sources}
+    assert {"labs/06_deployments/checks.py", "labs/06_deployments/lab.yaml", "labs/06_deployments/given"} <= names
+    assert not any(name.endswith("/mutants") or "notebook" in name for name in names)
+
+
+@pytest.fixture
+def kubeconfig(tmp_path: Path) -> Path:
+    path = tmp_path / "config"
+    path.write_text(yaml.safe_dump({
+        "current-context": "mine",
+        "contexts": [{"name": "mine", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1", "certificate-authority-data": ""}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }))  # fmt: skip
+    return path
+
+
+@pytest.mark.parametrize(("more", "missing"), [
+    ({}, "--context"),
+    ({"context": "mine"}, "--yes-this-cluster"),
+    ({"context": "mine", "sure": True}, "--image"),
+])  # fmt: skip
+def test_another_cluster_needs_its_name_a_yes_and_an_image(
+    kubeconfig: Path, tmp_path: Path, more: dict[str, Any], missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labs.grading.remote.where.connect", lambda *_: FakeApi())
+    monkeypatch.setattr(FakeApi, "close", lambda _: None, raising=False)
+    place = Place(kubeconfig, **more)
+    with pytest.raises(KailabError) as refused, place.opened(Workspace(tmp_path, tmp_path)):
+        pytest.fail("it was taken")
+    assert missing in f"{refused.value.what} {refused.value.mend}"
+
+
+def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:
+    api = FakeApi()
+
+    def node(name: str, *, closed: bool = False, faults: tuple[str, ...] = ()) -> None:
+        annotations = {f"{nodes.faults.ANNOTATION}{index}": "xid=79" for index in faults}
+        item = {"kind": "Node", "metadata": {"name": name, "annotations": annotations}, "spec": {}}
+        if closed:
+            item["spec"] = {"unschedulable": True}
+        api.delete("Node", name)
+        api.create(item)
+
+    node("closed-before", closed=True)
+    node("broken-before", faults=("0",))
+    node("cpu")
+    nodes.note(api)  # type: ignore[arg-type]
+    node("cpu", closed=True)
+    node("broken-before", faults=("0", "1"))
+    nodes.note(api)  # type: ignore[arg-type]  # an interrupted command that goes on
+    nodes.put_back(api)  # type: ignore[arg-type]
+    found = {item["metadata"]["name"]: item for item in api.list("Node")[0]}
+    assert found["cpu"]["spec"] == {}
+    assert found["closed-before"]["spec"] == {"unschedulable": True}
+    assert list(found["broken-before"]["metadata"]["annotations"]) == [f"{nodes.faults.ANNOTATION}0"]

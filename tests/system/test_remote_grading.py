@@ -1,0 +1,148 @@
+"""A class graded by workers in the cluster: the same points as here, whatever is killed or stopped meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import yaml
+
+from cluster.api import Api
+from cluster.engine import Engine
+from cluster.topology import NODES, container_name
+from cluster.workspace import Workspace
+from labs.catalog import lab_numbered
+from labs.grading.remote import NAMESPACE, job, rights
+from labs.grading.remote.queue import Queue
+from labs.grading.rooms import ROOM_PREFIX
+from labs.residue import snapshot
+from tests.system.conftest import eventually, kailab
+
+pytestmark = pytest.mark.cluster
+LAB = lab_numbered(6)
+HOST = next(node for node in NODES if job.hosts_workers(node) and not node.is_control_plane)
+POINTS = {"full": "20", "hostile": "20", "partial": "16", "untouched": "0"}  # as tests/system/test_grading.py has it
+PRIVILEGED = {
+    "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"},
+    "spec": {"containers": [{"name": "main", "image": "ai-app:v1", "securityContext": {"privileged": True}}]},
+}  # fmt: skip
+
+
+@pytest.fixture
+def handed_in(tmp_path: Path) -> list[str]:
+    for name in POINTS:
+        shutil.copytree(LAB.path / ("starter" if name == "untouched" else "solution"), tmp_path / "in" / name)
+    (tmp_path / "in" / "partial" / "budget.yaml").unlink()
+    (tmp_path / "in" / "hostile" / "more.yaml").write_text(yaml.safe_dump(PRIVILEGED))
+    return sorted(map(str, (tmp_path / "in").iterdir()))
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> list[str]:
+    return ["--lab", "6", "--jobs", "2", "--runner", "kubernetes", "--out", str(tmp_path / "grades.csv")]
+
+
+@contextmanager
+def nothing_left(api: Api) -> Iterator[None]:
+    before = snapshot(api)
+    yield
+    assert snapshot(api) == before
+    assert api.get("ValidatingAdmissionPolicyBinding", "kailab-grading-worker") is None
+
+
+def _table(tmp_path: Path) -> dict[str, dict[str, str]]:
+    with (tmp_path / "grades.csv").open() as file:
+        return {row["student"]: row for row in csv.DictReader(file)}
+
+
+def _points(tmp_path: Path) -> dict[str, str]:
+    return {name: row["points"] for name, row in _table(tmp_path).items()}
+
+
+def test_a_class_gets_the_same_points_as_here(
+    api: Api, handed_in: list[str], options: list[str], tmp_path: Path
+) -> None:
+    command = ["grade", *handed_in, *options]
+    with nothing_left(api):
+        ran = kailab(*command, seconds=400)
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert _points(tmp_path) == POINTS
+    feedback = tmp_path / "grades-feedback"
+    problems = json.loads((feedback / "hostile" / "result.json").read_text())["problems"]
+    assert "violates PodSecurity" in " ".join(problems)
+    assert kailab("regrade", str(feedback / "full" / "evidence.json")).returncode == 0
+    again = kailab(*command)
+    assert again.stdout.count("as before") == len(POINTS), again.stdout
+
+
+def test_killed_workers_commands_and_nodes_cost_nobody_anything(
+    api: Api, engine: Engine, workspace: Workspace, handed_in: list[str], options: list[str], tmp_path: Path
+) -> None:
+    two = [path for path in handed_in if Path(path).name in ("full", "partial")]
+    command = ["grade", *two, *options]
+
+    def at_work(node: str) -> str:
+        """A worker on that node which has a submission in hand."""
+        nodes = {pod["metadata"]["name"]: pod["spec"].get("nodeName") for pod in api.list("Pod", NAMESPACE)[0]}
+        return next((one.holder for one in Queue(api).open() if nodes.get(one.holder) == node), "")
+
+    def is_ready() -> bool:
+        node = api.get("Node", HOST.name)
+        assert node is not None
+        return any(one["type"] == "Ready" and one["status"] == "True" for one in node["status"]["conditions"])
+
+    container = container_name(workspace.cluster_name, HOST)
+    with nothing_left(api):
+        first = subprocess.Popen([sys.executable, "-m", "labs.cli", *command], stdout=subprocess.PIPE,
+                                 stderr=subprocess.STDOUT, text=True)  # fmt: skip
+        try:
+            worker = eventually(lambda: at_work("control-plane"), 120)
+            eventually(lambda: at_work(HOST.name))
+            api.delete("Pod", worker, NAMESPACE, grace=0)
+            first.send_signal(signal.SIGKILL)
+            first.communicate(timeout=30)
+            engine.run("kill", container)  # as by a power cut
+            try:
+                eventually(lambda: not is_ready(), 90)
+            finally:
+                engine.run("start", container)
+            ran = kailab(*command, seconds=400)
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+        finally:
+            kailab(*command, "--stop")
+        eventually(is_ready)
+    assert _points(tmp_path) == {name: POINTS[name] for name in ("full", "partial")}
+
+
+def test_a_worker_may_change_nothing_outside_of_rooms(api: Api) -> None:
+    """The policy itself, asked with a worker's and a submission's name, and with the rights of an administrator."""
+    groups = {"Impersonate-Group": "system:masters"}
+    items = [item for item in rights.objects(LAB, ()) if item["kind"].startswith("ValidatingAdmissionPolicy")]
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine"}}
+    space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "mine"}}
+
+    def status(user: str, path: str, item: dict[str, object]) -> int:
+        headers = {"Impersonate-User": user, **groups}
+        return api.request("POST", f"{path}?dryRun=All", item, headers=headers).status
+
+    try:
+        for item in items:
+            api.apply(item)
+        users = (rights.USER, f"kailab:submission:{ROOM_PREFIX}06-x")
+        for user in users:
+            eventually(lambda user=user: status(user, "/api/v1/namespaces/default/secrets", secret) == 422)  # type: ignore[misc]
+            assert status(user, "/api/v1/namespaces", space) == 422
+            named = {**space, "metadata": {"name": f"{ROOM_PREFIX}06-x"}}
+            assert status(user, "/api/v1/namespaces", named) == 201
+        assert status("somebody-else", "/api/v1/namespaces", space) == 201
+    finally:
+        for item in items:
+            api.delete(item["kind"], item["metadata"]["name"])
