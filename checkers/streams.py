@@ -18,6 +18,7 @@ _NO_PROGRAM, _MAY_NOT_RUN = 127, 126
 _GONE = (
     "container not found", "cannot exec into a container in a completed pod", "CONTAINER_EXITED",
     "no running task found", "unable to create new parent process", "cannot exec in a stopped container",
+    "ttrpc: closed",  # to the shim, which ends with its container
 )  # fmt: skip
 
 

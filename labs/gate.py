@@ -251,7 +251,7 @@ def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], pa
 
 
 def _compare(gate: Gate, item: Submission, report: Report, left_out: frozenset[str], part: Part) -> None:
-    unexpected = [check for check in report.checks if check.id not in item.fails]
+    unexpected = [check for check in report.checks if check.id not in item.fails or check.outcome is Outcome.ERROR]
     part.doubtful = doubtful(gate.lab.checks, unexpected)
     failed = frozenset(check.id for check in report.checks if check.outcome is Outcome.FAIL)
     skipped = frozenset(check.id for check in report.checks if check.outcome is Outcome.SKIPPED)

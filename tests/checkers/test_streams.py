@@ -31,6 +31,7 @@ def test_a_program_that_ran_has_its_exit_code() -> None:
 
 @pytest.mark.parametrize("message", [
     EXEC + "container is in CONTAINER_EXITED state",
+    EXEC + 'failed to create exec "adfb3759f399": ttrpc: closed',
     EXEC + "failed to load task: no running task found: not found",
     RUNC + "unable to create new parent process: namespace path: lstat /proc/695/ns/ipc: no such file or directory",
 ])  # fmt: skip
