@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 SOCKET = os.environ.get("KAILAB_GPU_SOCKET", "/run/kailab-gpu/gpu.sock")
-PATIENCE = 10.0  # seconds to wait for an agent that is being restarted
+# Seconds to wait for an agent that is being replaced, on a busy machine too: a driver does not go with its plugin.
+PATIENCE = 60.0
 
 
 class GpuError(RuntimeError):
