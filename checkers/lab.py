@@ -10,13 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
-from checkers import restore
 from checkers.declare import CannotTell, Fail
 from checkers.evidence import Tape
 from checkers.observe import Observation
 from checkers.prober import Prober
 from checkers.restore import Restorer
+from checkers.workloads import is_owned
 from cluster.api import Api, ApiError, Object, Unreachable
+from cluster.cordons import set_unschedulable
 
 T = TypeVar("T")
 # What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
@@ -123,8 +124,8 @@ class Lab:
         for Deployments, "ReplicaSet" in the check's reads. Pods on their way out are included."""
         owners = {owner["metadata"]["uid"]}
         if owner["kind"] == "Deployment":
-            owners = {item["metadata"]["uid"] for item in self.objects("ReplicaSet") if _owned_by(item, owners)}
-        return [pod for pod in self.objects("Pod") if _owned_by(pod, owners)]
+            owners = {item["metadata"]["uid"] for item in self.objects("ReplicaSet") if is_owned(item, owners)}
+        return [pod for pod in self.objects("Pod") if is_owned(pod, owners)]
 
     # asking
 
@@ -331,7 +332,7 @@ class Lab:
         def close(api: Api) -> None:
             if self.restorer is not None:
                 self.restorer.cordons(*nodes)
-            restore.set_unschedulable(api, nodes, True)
+            set_unschedulable(api, nodes, True)
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
 
@@ -389,10 +390,6 @@ class Traffic:
 def _has_labels(item: Object, wanted: Mapping[str, str]) -> bool:
     own = item["metadata"].get("labels") or {}
     return all(own.get(name) == value for name, value in wanted.items())
-
-
-def _owned_by(item: Object, owners: set[str]) -> bool:
-    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
 
 
 def _last_seen(event: Object) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from checkers.workloads import is_owned
+from cluster import cordons
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 
@@ -17,7 +18,6 @@ LOOK_EVERY = 0.1
 # Set by the server; an object made again must not carry them.
 SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
-CORDON_TAINT = "node.kubernetes.io/unschedulable"
 _JOB_LABELS = ("controller-uid", "job-name")
 
 
@@ -67,12 +67,6 @@ class Restorer:
         self._journal.unlink(missing_ok=True)
 
 
-def set_unschedulable(api: Api, nodes: Iterable[str], value: bool | None) -> None:
-    """Cordon nodes, or with None uncordon them; a region of them in a few seconds."""
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: api.patch("Node", name, "", {"spec": {"unschedulable": value}}), nodes))
-
-
 def restore_interrupted(journal: Path, api: Api) -> bool:
     """Restore what a killed run left disturbed; True when there was something."""
     try:
@@ -91,7 +85,7 @@ def restore_interrupted(journal: Path, api: Api) -> bool:
 def _restore(
     api: Api, namespace: str, objects: list[Object], cordoned: list[str], broken: list[str], moved: list[Object]
 ) -> None:
-    set_unschedulable(api, cordoned, None)
+    cordons.set_unschedulable(api, cordoned, None)
     for gpu in broken:
         from cluster.gpu import control  # few checks break GPUs, and all of them import this module
 
@@ -113,7 +107,7 @@ def _wait_open(api: Api, nodes: set[str]) -> None:
     deadline = time.monotonic() + SETTLE_SECONDS
     while time.monotonic() < deadline:
         closed = {node["metadata"]["name"] for node in api.list("Node")[0]
-                  if any(taint["key"] == CORDON_TAINT for taint in node["spec"].get("taints") or [])}  # fmt: skip
+                  if any(taint["key"] == cordons.TAINT for taint in node["spec"].get("taints") or [])}  # fmt: skip
         if not closed & nodes:
             return
         time.sleep(0.5)
@@ -123,16 +117,12 @@ def _place_anew(api: Api, namespace: str, deployment: Object, staying: set[str])
     sets = {
         item["metadata"]["uid"]
         for item in api.list("ReplicaSet", namespace)[0]
-        if _is_owned(item, {deployment["metadata"]["uid"]})
+        if is_owned(item, {deployment["metadata"]["uid"]})
     }
     for pod in api.list("Pod", namespace)[0]:
-        if pod["metadata"]["uid"] not in staying and _is_owned(pod, sets):
+        if pod["metadata"]["uid"] not in staying and is_owned(pod, sets):
             api.delete("Pod", pod["metadata"]["name"], namespace, grace=1)
     _wait_settled(api, namespace, deployment)
-
-
-def _is_owned(item: Object, owners: set[str]) -> bool:
-    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
 
 
 def _put_back(api: Api, namespace: str, was: Object) -> bool:
@@ -211,8 +201,7 @@ def _drop_new_replica_sets(api: Api, namespace: str, deployment: Object, before:
         return
     found, _ = api.list("ReplicaSet", namespace)
     for item in found:
-        owners = {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
-        ours = deployment["metadata"]["uid"] in owners and item["metadata"]["uid"] not in known
+        ours = is_owned(item, {deployment["metadata"]["uid"]}) and item["metadata"]["uid"] not in known
         if ours and not item["spec"].get("replicas"):
             try:
                 api.delete("ReplicaSet", item["metadata"]["name"], namespace)

@@ -12,6 +12,7 @@ from typing import Any
 
 from checkers import quantity
 from checkers.selectors import holds, in_words
+from cluster import cordons
 from cluster.api import Object
 
 Amounts = dict[str, Decimal]
@@ -22,7 +23,7 @@ def refusals(pod: Object, node: Object, pods_there: Iterable[Object]) -> list[st
     """Every reason for which `node` can't take `pod`, in words with numbers; empty when nothing speaks against it."""
     spec = node.get("spec", {})
     found = []
-    unschedulable = {"key": "node.kubernetes.io/unschedulable", "effect": "NoSchedule"}
+    unschedulable = {"key": cordons.TAINT, "effect": "NoSchedule"}
     if spec.get("unschedulable") and not is_tolerated(unschedulable, pod):
         found.append("it is cordoned (closed for new pods)")
     found += [f"taint {_taint(taint)} is not tolerated" for taint in spec.get("taints") or []

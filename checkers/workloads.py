@@ -23,6 +23,11 @@ def is_leaving(item: Object) -> bool:
     return bool(item["metadata"].get("deletionTimestamp"))
 
 
+def is_owned(item: Object, owners: set[str]) -> bool:
+    """Whether one of its owners is among these UIDs."""
+    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
+
+
 def containers(workload: Object) -> list[dict[str, Any]]:
     """The containers of a pod template, or of a pod."""
     spec = workload["spec"]

@@ -27,10 +27,10 @@ from traitlets.config.loader import PyFileConfigLoader
 
 from checkers.report.terminal import show_error
 from cluster.errors import KailabError
-from cluster.files import replace
 from cluster.workspace import Workspace
 from course.autograde import GradeOnCluster, check_cells, check_id, lab_of
 from course.chapters import Chapter, chapters
+from course.laying import lay
 from course.submitted import RestoreCells
 
 CONFIG = '''\
@@ -152,28 +152,8 @@ def make(workspace: Workspace) -> list[tuple[Path, str]]:
     wanted = {"nbgrader_config.py": CONFIG}
     for chapter in chapters():
         wanted[f"source/{chapter.lab.namespace}/{chapter.name}"] = nbformat.writes(source(chapter)) + "\n"
-    done = [_lay(home, last, name, text) for name, text in wanted.items()]
+    done = [lay(home / name, last / name, text, home / "new" / name) for name, text in wanted.items()]
     return [*done, *_release(home, {path.parent.name: what for path, what in done if path.suffix == ".ipynb"})]
-
-
-def _lay(home: Path, last: Path, name: str, text: str) -> tuple[Path, str]:
-    path, before = home / name, _read(last / name)
-    if not path.exists():
-        what = "made"
-    elif text in (before, _read(path)):
-        what = "kept"
-    elif _read(path) == before:
-        what = "renewed"
-    else:
-        path, what = home / "new" / name, "is newer than yours, and lies beside it"
-    for place in (path, last / name) if what != "kept" else (last / name,):
-        place.parent.mkdir(parents=True, exist_ok=True)
-        replace(place, text)
-    return path, what
-
-
-def _read(path: Path) -> str:
-    return path.read_text() if path.exists() else ""
 
 
 def _release(home: Path, sources: dict[str, str]) -> list[tuple[Path, str]]:

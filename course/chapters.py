@@ -17,6 +17,7 @@ from typing import Any
 
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
+from course.laying import lay
 from labs.catalog import LabFolder, facts, fill_in, lab_numbered
 
 HERE = Path(__file__).parent
@@ -98,26 +99,9 @@ def build(workspace: Workspace) -> list[tuple[Path, str]]:
     """
     import nbformat
 
-    folder = workspace.work / "chapters"
-    folder.mkdir(parents=True, exist_ok=True)
-    built = workspace.state / "chapters"
-    built.mkdir(parents=True, exist_ok=True)
-    done = []
-    for chapter in chapters():
-        new = nbformat.writes(chapter.notebook())
-        path, last = folder / chapter.name, built / chapter.name
-        before = last.read_text() if last.exists() else ""
-        if not path.exists():
-            what = "made"
-        elif new == before:
-            what = "kept"
-        elif path.read_text() == before:
-            what = "renewed"
-        else:
-            path = folder / f"{chapter.path.stem}.new.ipynb"
-            what = "is newer than yours, and lies beside it"
-        if what != "kept":
-            path.write_text(new)
-        last.write_text(new)
-        done.append((path, what))
-    return done
+    folder, built = workspace.work / "chapters", workspace.state / "chapters"
+    return [
+        lay(folder / chapter.name, built / chapter.name, nbformat.writes(chapter.notebook()),
+            folder / f"{chapter.path.stem}.new.ipynb")
+        for chapter in chapters()
+    ]  # fmt: skip

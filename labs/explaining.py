@@ -12,7 +12,7 @@ from rich.text import Text
 
 from checkers.explain import Facts, Reason, explain, workload_reasons
 from checkers.report.terminal import plain
-from checkers.workloads import is_ready
+from checkers.workloads import is_owned, is_ready
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
@@ -37,7 +37,7 @@ def explain_pod_named(workspace: Workspace, name: str, namespace: str, console: 
         pod = target if target["kind"] == "Pod" else _worst_pod(course.api, target)
         if pod is None:
             owned, _ = course.api.list("ReplicaSet", where)
-            owned = [item for item in owned if _is_owned(item, {target["metadata"]["uid"]})]
+            owned = [item for item in owned if is_owned(item, {target["metadata"]["uid"]})]
             quotas, _ = course.api.list("ResourceQuota", where)
             _show(
                 f"{target['kind']} {target['metadata']['name']}", "", workload_reasons(target, owned, quotas), console
@@ -84,13 +84,9 @@ def _worst_pod(api: Api, workload: Object) -> Object | None:
     namespace = workload["metadata"]["namespace"]
     if workload["kind"] == "Deployment":
         sets, _ = api.list("ReplicaSet", namespace)
-        owners = {item["metadata"]["uid"] for item in sets if _is_owned(item, owners)}
-    pods = [pod for pod in api.list("Pod", namespace)[0] if _is_owned(pod, owners)]
+        owners = {item["metadata"]["uid"] for item in sets if is_owned(item, owners)}
+    pods = [pod for pod in api.list("Pod", namespace)[0] if is_owned(pod, owners)]
     return max(pods, key=lambda pod: (not is_ready(pod), pod["metadata"]["creationTimestamp"]), default=None)
-
-
-def _is_owned(item: Object, owners: set[str]) -> bool:
-    return any(owner["uid"] in owners for owner in item["metadata"].get("ownerReferences") or [])
 
 
 def _facts(api: Api, pod: Object) -> Facts:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from cluster.api import Api, ApiError, Object
+from cluster.cordons import set_unschedulable
 from cluster.errors import KailabError
 from cluster.gpu import NAMESPACE, SIMULATED
 from cluster.gpu.node.sharing import GPU_RESOURCE
@@ -183,5 +184,4 @@ def _gpus(container: dict[str, Any]) -> int:
 def reopen(api: Api, group: str) -> None:
     """Uncordon what is closed of a group."""
     closed, _ = api.list("Node", labelSelector=_selector(group), fieldSelector="spec.unschedulable=true")
-    for node in closed:
-        api.patch("Node", node["metadata"]["name"], "", {"spec": {"unschedulable": None}})
+    set_unschedulable(api, [node["metadata"]["name"] for node in closed], None)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from checkers.restore import set_unschedulable
 from cluster import leases
 from cluster.api import Api, Object
+from cluster.cordons import set_unschedulable
 from cluster.gpu import faults
 from labs.grading.remote import NAMESPACE
 
