@@ -262,11 +262,11 @@ class Lab:
             except Fail as wrong:
                 hopeless_since = min(hopeless_since, time.monotonic()) if wrong.hopeless else float("inf")
                 is_over = time.monotonic() >= end or time.monotonic() - hopeless_since > HOPELESS_SECONDS
-                if wrong.settled or (is_over and is_fresh):
+                if is_fresh and (is_over or wrong.settled):
                     raise
                 self._tape.back_to(mark)
-                is_fresh = is_over
-                if is_over:
+                is_fresh = is_over or wrong.settled
+                if is_fresh:
                     self._list_anew()
                     continue
                 if not quietly:
@@ -276,7 +276,8 @@ class Lab:
                 observation.wait(count, min(every, end - time.monotonic()))
 
     def _list_anew(self) -> None:
-        """No verdict from a watch that may have fallen behind, or whose API server is gone."""
+        """No verdict from a watch that may have fallen behind, from one kind's that is ahead of another's, or whose API
+        server is gone."""
         try:
             self._live.observation.refresh()
         except Unreachable as lost:

@@ -23,12 +23,11 @@ def refusals(pod: Object, node: Object, pods_there: Iterable[Object]) -> list[st
     """Every reason for which `node` can't take `pod`, in words with numbers; empty when nothing speaks against it."""
     spec = node.get("spec", {})
     found = []
-    unschedulable = {"key": cordons.TAINT, "effect": "NoSchedule"}
-    if spec.get("unschedulable") and not is_tolerated(unschedulable, pod):
+    if spec.get("unschedulable") and not is_tolerated(cordons.CLOSED, pod):
         found.append("it is cordoned (closed for new pods)")
     found += [f"taint {_taint(taint)} is not tolerated" for taint in spec.get("taints") or []
               if taint["effect"] in _KEEPS_OUT and not is_tolerated(taint, pod)
-              and taint["key"] != unschedulable["key"]]  # fmt: skip
+              and taint["key"] != cordons.TAINT]  # fmt: skip
     if not _is_ready(node):
         found.append("the node is not Ready")
     found += labels_against(pod, node)

@@ -9,6 +9,7 @@ from cluster.api import Api
 
 # What the scheduler looks at: the node controller sets it and takes it away a while after the field has changed.
 TAINT = "node.kubernetes.io/unschedulable"
+CLOSED = {"key": TAINT, "effect": "NoSchedule"}
 
 
 def set_unschedulable(api: Api, nodes: Iterable[str], value: bool | None) -> None:

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from checkers import quantity, workloads
 from checkers.declare import CannotTell, Checks, Fail
 from checkers.lab import Lab
-from checkers.scheduling import refusals
+from checkers.scheduling import is_tolerated, refusals
+from cluster import cordons
 from cluster.api import Api, Object
 from labs import training
 
@@ -106,7 +107,8 @@ def own_first(lab: Lab) -> None:
     deployment, wanted = _fleet_pods(lab, "burst"), lab.names["burst_pods"]
     _require_rolled_out(lab, deployment, wanted)
     own = {node["metadata"]["name"]: _gpus(lab, node) for node in _own(lab)}
-    here = sum(pod["spec"]["nodeName"] in own for pod in training.ready_pods(lab, deployment))
+    pods = [pod for pod in lab.pods_of(deployment) if not workloads.is_leaving(pod)]
+    here = sum(pod["spec"].get("nodeName") in own for pod in pods)
     others = sum(namespace != lab.namespace for namespace in lab.gpu_holders())
     possible = min(wanted, sum(own.values()) - others)
     if here < possible:
@@ -123,8 +125,8 @@ def region_lost(lab: Lab) -> None:
     region = _region_to_lose(lab, deployment)
     closed = {node["metadata"]["name"] for node in _rented(lab) if _label(lab, node, "region") == region}
     lab.cordon(*sorted(closed))
-    lost = [pod["metadata"]["name"] for pod in lab.objects("Pod") if pod["spec"].get("nodeName") in closed]
-    lab.act(f"lose region {region} with {len(lost)} pods", lambda api: _lose(api, lab.namespace, lost))
+    lost = [pod for pod in lab.objects("Pod") if pod["spec"].get("nodeName") in closed]
+    lab.act(f"lose region {region} with {len(lost)} pods", lambda api: _lose(api, lost))
     stuck: tuple[int, float] = (0, lab.now())
 
     def whole() -> None:
@@ -133,11 +135,16 @@ def region_lost(lab: Lab) -> None:
         there = [pod for pod in pods if workloads.is_ready(pod) and pod["spec"]["nodeName"] not in closed]
         if len(there) >= wanted:
             return
+        back = [pod for pod in pods if pod["spec"].get("nodeName") in closed]
+        # The scheduler may have chosen a node just before it saw it closed; who is let in by a toleration stays.
+        if late := [pod for pod in back if not is_tolerated(cordons.CLOSED, pod)]:
+            lab.act(f"lose {len(late)} more that were on their way there", lambda api: _lose(api, late))
         nowhere = [pod for pod in pods if _is_unschedulable(pod)]
-        if len(there) != stuck[0] or not nowhere:
+        if len(there) != stuck[0] or late or not (nowhere or back):
             stuck = (len(there), lab.now())
-        raise Fail(f"{len(there)} pods are ready without {region}, {len(nowhere)} find no node",
-                   hint="honor" if nowhere else "", about=nowhere[0] if nowhere else deployment,
+        said = f"{len(there)} pods are ready without {region}, {len(nowhere)} find no node, {len(back)} went back"
+        raise Fail(said, hint="honor" if nowhere else "tolerates" if back else "",
+                   about=next(iter(nowhere + back), deployment),
                    settled=lab.now() - stuck[1] > STUCK_SECONDS)  # fmt: skip
 
     lab.place_anew(deployment)
@@ -252,7 +259,10 @@ def _region_to_lose(lab: Lab, deployment: Object) -> str:
     return max(sorted(counts), key=lambda region: (region not in busy, counts[region]))
 
 
-def _lose(api: Api, namespace: str, pods: list[str]) -> int:
+def _lose(api: Api, pods: list[Object]) -> int:
+    def remove(pod: Object) -> None:
+        api.delete("Pod", pod["metadata"]["name"], pod["metadata"]["namespace"], grace=0)
+
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: api.delete("Pod", name, namespace, grace=0), pods))
+        list(pool.map(remove, pods))
     return len(pods)
