@@ -6,7 +6,7 @@ KAILAB := $(BIN)/kailab
 LABS := $(patsubst labs/%/lab.yaml,%,$(wildcard labs/[0-9][0-9]_*/lab.yaml))
 NUMBERS := $(foreach lab,$(LABS),$(shell expr $(firstword $(subst _, ,$(lab))) + 0))
 
-.PHONY: help setup notebooks tools locks up down jupyter assignments test lint unit cluster-test bench distclean
+.PHONY: help setup notebooks tools locks up down jupyter assignments test lint unit browser cluster-test bench distclean
 .DELETE_ON_ERROR:
 help:
 	@echo "make lab-N        set up what is missing, start lab N, check it   (N: $(NUMBERS))"
@@ -56,19 +56,24 @@ lint: tools
 unit: tools
 	$(BIN)/pytest -q
 
-cluster-test: tools
+# A Chromium for the tests of JupyterLab: the one that is there, else installed where we are root on Debian.
+browser: tools
+	@$(BIN)/python -m tests.browser
+
+cluster-test: browser
 	$(KAILAB) up
 	$(BIN)/pytest -v -m cluster --durations=15
 
 # Always on the images built here, whatever a registry may offer: that way is the harder one.
 test: export KAILAB_IMAGES = offline
-test: lint
+test: lint browser
 	$(KAILAB) up
 	$(BIN)/pytest -v -m "" --durations=15
 
 bench: tools
 	$(KAILAB) up
-	$(BIN)/python -m tests.bench
+	@status=0; for part in "bench" "bench_class accuracy --anew" "bench_class speed --anew"; do \
+	  $(BIN)/python -m tests.$$part || status=1; done; exit $$status
 
 # After a change of dependencies in pyproject.toml; what is locked already stays as it is.
 locks: tools

@@ -11,6 +11,9 @@ from cluster.api import Api, ApiError, Object, Stop, Unreachable
 from cluster.kinds import kind_named
 
 View = Mapping[str, tuple[Object, ...]]
+# A connection more costs a TLS handshake, which keeps this machine as busy as several listings do. One would let all
+# wait for a listing that is long (a thousand nodes).
+LISTED_AT_ONCE = 2
 
 
 class Observation:
@@ -33,7 +36,7 @@ class Observation:
 
     def refresh(self) -> None:
         """List every kind anew, concurrently. Raises Unreachable or ApiError."""
-        with ThreadPoolExecutor(max(len(self._kinds), 1)) as pool:
+        with ThreadPoolExecutor(LISTED_AT_ONCE) as pool:
             list(pool.map(self._list, self._kinds))
 
     def _list(self, key: str) -> None:

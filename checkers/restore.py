@@ -12,6 +12,7 @@ from checkers.workloads import is_owned
 from cluster import cordons
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
+from cluster.files import replace
 
 SETTLE_SECONDS = 60.0
 LOOK_EVERY = 0.1
@@ -54,7 +55,7 @@ class Restorer:
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         noted = {"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned,
                  "broken": self._broken, "moved": self._moved}  # fmt: skip
-        self._journal.write_text(json.dumps(noted))
+        replace(self._journal, json.dumps(noted))
 
     def restore(self, api: Api, *, objects: bool = True) -> None:
         """Uncordon, heal, put specs back, make missing objects again, wait until they have settled, drop the journal.

@@ -6,11 +6,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
@@ -19,9 +19,12 @@ from checkers.lab import Lab, Sources
 from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
-from checkers.turns import FileTurns, Turns
 from cluster.api import ApiError, Unreachable
 from cluster.errors import KailabError
+from cluster.files import is_full
+
+if TYPE_CHECKING:
+    from checkers.turns import Turns
 
 HOLD_EVERY = 0.5
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
@@ -199,6 +202,8 @@ class Run:
         except (Unreachable, ApiError, KailabError) as lost:
             return self._result(spec, Outcome.ERROR, observed=lost.what, evidence=(lost.why,) if lost.why else ())
         except Exception as broken:  # noqa: BLE001 - a check that raises is our fault, never the student's
+            if is_full(broken):
+                return self._result(spec, Outcome.ERROR, observed=f"a disk of this machine is full: {broken}")
             log = self._note_crash(spec)
             text = f"the check itself broke ({type(broken).__name__}: {broken}); please report it with {log}"
             return self._result(spec, Outcome.ERROR, observed=text)
@@ -221,6 +226,8 @@ class Run:
         if check.timing is not Timing.TRIGGER or self._sources is None:
             yield
             return
+        from checkers.turns import FileTurns  # a quick check takes no turn, and need not wait for this import
+
         self._sources.observation.follow()
         state, namespace = self._setting.state, self._setting.namespace
         turns = self._setting.turns or FileTurns(state)
@@ -263,9 +270,10 @@ class Run:
 
     def _note_crash(self, spec: CheckSpec) -> Path:
         log = self._setting.state / "logs" / "checker-errors.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a") as file:
-            file.write(f"lab {self._lab.number}, check {spec.id}\n{traceback.format_exc()}\n")
+        with suppress(OSError):  # a full disk must not cost the other checks' results
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a") as file:
+                file.write(f"lab {self._lab.number}, check {spec.id}\n{traceback.format_exc()}\n")
         return log
 
 

@@ -12,9 +12,11 @@ import json
 import os
 import ssl
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -142,6 +144,17 @@ class Api:
         """One exchange that must succeed; returns the JSON document."""
         response = self.request(method, path, body, **options)
         return _document(response)
+
+    def becomes_ready(self, seconds: float, wait: Callable[[float], object] = time.sleep) -> bool:
+        """Whether the API server is ready within this time ("API health endpoints" in kubernetes.io/docs)."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with contextlib.suppress(Unreachable):
+                if self.request("GET", "/readyz", timeout=5).status == HTTPStatus.OK:
+                    return True
+            if time.monotonic() > deadline:
+                return False
+            wait(0.2)
 
     def version(self) -> str:
         return str(self.call("GET", "/version")["gitVersion"])

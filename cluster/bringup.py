@@ -21,14 +21,14 @@ from rich.console import Console
 from cluster import addons, kernel, kindconfig, nodes, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
-from cluster.api import Api, ApiError, Unreachable, connect
+from cluster.api import Api, ApiError, connect, target
 from cluster.engine import Engine
 from cluster.errors import KailabError
 from cluster.gpu import addon as gpu
 from cluster.identity import Identity
 from cluster.images import ImageRecipe
 from cluster.nodeimage import build as nodeimage
-from cluster.run import run
+from cluster.run import FREE_SPACE, run
 from cluster.steps import Say, Step, run_steps
 from cluster.topology import CONTROL_PLANE, NODES, container_name
 from cluster.workspace import KUBERNETES_VERSION, Workspace
@@ -110,13 +110,13 @@ class Bringup:
             for recipe in self._recipes:
                 say(recipe.name)
                 builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
-        if self._node_images.worker and not self._exists():
-            say("laying them into the node images")
-            key, names = self._images_key(), [recipe.name for recipe in self._recipes]
-            self._node_images = kindconfig.Images(
-                *(nodeimage.bake(self.engine, image, names, key, IMAGES_MARK, log)
-                  for image in (self._node_images.control_plane, self._node_images.worker))
-            )  # fmt: skip
+            if self._node_images.worker and not self._exists():
+                say("laying them into the node images")
+                key, names = self._images_key(), [recipe.name for recipe in self._recipes]
+                self._node_images = kindconfig.Images(
+                    *(nodeimage.bake(self.engine, image, names, key, IMAGES_MARK, log)
+                      for image in (self._node_images.control_plane, self._node_images.worker))
+                )  # fmt: skip
         return ""
 
     def _images_key(self) -> str:
@@ -133,13 +133,13 @@ class Bringup:
         return Identity.creating(self._workspace) or any(state.state == "absent" for state in states)
 
     def _make_nodes(self, log: Path, say: Say) -> str:
-        if said := kernel.raise_inotify():
-            say(said)
         if self._exists() and self._half_made():
             say("an earlier start was interrupted: making the nodes again")
             self._delete_nodes(log)
         states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
+        if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):
+            say(said)
         if not stopped:
             note = f"{len(states)} running"
         elif len(stopped) < len(states) or self._exists():
@@ -149,29 +149,21 @@ class Bringup:
         else:
             self._create_nodes(log)
             note = f"{len(states)} made"
-        if not self._workspace.kubeconfig.exists():
+        if not is_usable(self._workspace.kubeconfig):
             self._kind("export", "kubeconfig", log=log)
         self._wait_for_api()
         return note
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         assert self._tools is not None
-        command: list[str | Path] = [
-            self._tools.kind,
-            *args,
-            "--name",
-            self._name,
-            "--kubeconfig",
-            self._workspace.kubeconfig,
-        ]
-        run(command, env=self.engine.env, log=log, stdin=stdin, timeout=900)
+        _run_kind(self._workspace, self._tools.kind, self.engine, *args, log=log, stdin=stdin)
 
     def _create_nodes(self, log: Path) -> None:
         shared = self._workspace.state / "shared"
         shared.mkdir(parents=True, exist_ok=True)
         shared.chmod(0o777)  # pods of any user write there, as to a file server
         config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
-        Identity.begin(self._workspace)
+        Identity.begin(self._workspace, self.engine.program)
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
         nodes.favour_control_plane(self.engine, self._name, log)
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -182,22 +174,14 @@ class Bringup:
         Identity.forget(self._workspace)
 
     def _wait_for_api(self) -> None:
-        deadline = time.monotonic() + READY_SECONDS
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
-            while True:
-                try:
-                    if api.request("GET", "/readyz", timeout=5).status == 200:
-                        Identity.verify(self._workspace, api)
-                        return
-                except Unreachable:
-                    pass
-                if time.monotonic() > deadline:
-                    raise KailabError(
-                        f"The API server was not ready within {READY_SECONDS} s.",
-                        why="Its container runs, but Kubernetes in it does not.",
-                        mend="kailab down, then kailab up   (makes the cluster anew)",
-                    )
-                time.sleep(0.2)
+            if not api.becomes_ready(READY_SECONDS):
+                raise KailabError(
+                    f"The API server was not ready within {READY_SECONDS} s.",
+                    why="Its container runs, but Kubernetes in it does not.",
+                    mend="kailab down, then kailab up   (makes the cluster anew)",
+                )
+            Identity.verify(self._workspace, api)
 
     def _apply_addons(self, log: Path, say: Say) -> str:
         pool = [str(address) for address in _load_balancer_pool(self.engine, self._name)]
@@ -260,23 +244,44 @@ def up(workspace: Workspace, console: Console, extras: Extras) -> None:
 
 def down(workspace: Workspace, console: Console, *, stop_engine: bool = True) -> None:
     """Remove all that `up` made but the caches. Touches no other cluster, container or image."""
-    engine = engines.find()
-    if engine is not None:
-        log = workspace.logs / "down.log"
-        kind = tools.find_kind(workspace)
-        if kind is not None:
-            delete: list[str | Path] = [kind, "delete", "cluster", "--name", workspace.cluster_name]
-            run([*delete, "--kubeconfig", workspace.kubeconfig], env=engine.env, log=log)
-        if stop_engine and engines.stop(workspace):
-            console.print("stopped the Docker engine that kailab had started")
-    _remove_state(workspace, engine)
+    with _locked(workspace.state / "up.lock", lambda text: console.print(text)):
+        engine = engines.find()
+        if engine is not None:
+            kind = tools.find_kind(workspace)
+            if kind is not None:
+                _run_kind(workspace, kind, engine, "delete", "cluster", log=workspace.logs / "down.log")
+            if stop_engine and engines.stop(workspace):
+                console.print("stopped the Docker engine that kailab had started")
+        _remove_state(workspace, engine)
     console.print(f"removed cluster {workspace.cluster_name}")
+
+
+def _run_kind(
+    workspace: Workspace, kind: Path, engine: Engine, *args: str, log: Path, stdin: str | None = None
+) -> None:
+    """Run kind on this workspace's cluster; the caller holds the workspace's lock."""
+    kubeconfig = workspace.kubeconfig
+    # kind adds to the file that is there, but not to a part of one; and who is killed while writing it leaves a lock.
+    if not is_usable(kubeconfig):
+        kubeconfig.unlink(missing_ok=True)
+    kubeconfig.with_name(f"{kubeconfig.name}.lock").unlink(missing_ok=True)
+    command: list[str | Path] = [kind, *args, "--name", workspace.cluster_name, "--kubeconfig", kubeconfig]
+    run(command, env=engine.env, log=log, stdin=stdin, timeout=900, tied=True)
 
 
 def _remove_state(workspace: Workspace, engine: Engine | None) -> None:
     Identity.forget(workspace)
     workspace.kubeconfig.unlink(missing_ok=True)
     shutil.rmtree(workspace.state / "shared", ignore_errors=True)
+
+
+def is_usable(kubeconfig: Path) -> bool:
+    """Whether it is there and whole: kind writes it in place, so a full disk or a kill leaves a part of it."""
+    try:
+        target(kubeconfig)
+    except KailabError:
+        return False
+    return True
 
 
 def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
@@ -335,8 +340,8 @@ def _load_balancer_pool(engine: Engine, cluster: str, size: int = 16) -> list[ip
     network has room for one pool only.
     """
     pool = zlib.crc32(cluster.encode()) % POOLS
-    for line in engine.run("network", "inspect", "kind", "--format", "{{json .}}").stdout.splitlines():
-        for found in _subnets(json.loads(line)):
+    for known in json.loads(engine.run("network", "inspect", "kind").stdout):
+        for found in _subnets(known):
             network = ipaddress.ip_network(found, strict=False)
             if isinstance(network, ipaddress.IPv4Network):
                 end = int(network.broadcast_address) - (pool * size if network.num_addresses > 1024 else 0)
@@ -350,16 +355,20 @@ def _subnets(network: dict[str, Any]) -> Iterator[str]:
 
 
 def _need_disk(workspace: Workspace, engine: Engine, wanted: int) -> None:
-    root = Path(engine.run("info", "--format", "{{.DockerRootDir}}", check=False).stdout.strip() or "/")
-    for folder in (root, workspace.cache):
-        while not folder.exists():
-            folder = folder.parent
-        free = shutil.disk_usage(folder).free
+    for needed in (engine.folder(), workspace.cache):
+        free, folder = free_space(needed)
         if free < wanted:
             raise KailabError(
                 f"{folder} has {free / 2**30:.1f} GiB free; this needs about {wanted / 2**30:.0f} GiB.",
-                mend="free some space (`docker system df` shows what the engine holds), then kailab up",
+                mend=f"{FREE_SPACE}; then kailab up",
             )
+
+
+def free_space(folder: Path) -> tuple[int, Path]:
+    """Bytes left on the disk where a folder is or will be, and the part of its path that exists."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free, folder
 
 
 @contextlib.contextmanager
@@ -397,7 +406,7 @@ def status(workspace: Workspace) -> Status:
     """The cluster's state without changing anything."""
     engine = engines.find()
     if engine is None:
-        return Status(workspace.cluster_name, "", (), ("the container engine does not answer",))
+        return Status(workspace.cluster_name, "", (), (f"no container engine answers: {engines.why_none().found}",))
     states = tuple(nodes.states(engine, workspace.cluster_name))
     name = f"{engine.program} {engine.version}"
     if states[NODES.index(CONTROL_PLANE)].state != "running":
@@ -413,10 +422,10 @@ def remove_caches(workspace: Workspace, console: Console) -> None:
     """Remove what can be made again: programs, images of ours in the engine, Go's and pip's leftovers of kailab."""
     engine = engines.find()
     if engine is not None:
-        for reference in ("kailab/*", "ai-app", "gpu-app"):
-            listed = engine.run("image", "ls", "--quiet", "--filter", f"reference={reference}").stdout.split()
-            if listed:
-                engine.run("image", "rm", "--force", *sorted(set(listed)), check=False)
+        ours = tuple(engines.full_name(name) for name in ("kailab/", "ai-app:", "gpu-app:"))
+        listed = [name for name in engine.image_names() if name.startswith(ours)]
+        if listed:
+            engine.run("image", "rm", "--force", *listed, check=False)
     shutil.rmtree(workspace.cache, ignore_errors=True)
     shutil.rmtree(workspace.state, ignore_errors=True)
     console.print(f"removed {workspace.cache} and {workspace.state}")

@@ -1,165 +1,206 @@
-"""The container engine: find one that runs; on Debian or Ubuntu as root install and start Docker."""
+"""The container engine: find one that runs; as root on Debian or Ubuntu start Docker, installed if need be."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import platform
 import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from cluster import advice, docker
 from cluster.errors import KailabError
+from cluster.files import replace
+from cluster.identity import Identity
 from cluster.run import CommandFailed, run, tail
 from cluster.workspace import Workspace
 
-# Debian 12's own docker.io (20.10) predates cgroup fixes that kind needs, so an older system borrows Docker,
-# and nothing else, from the next release.
-OLDEST_DOCKER = (24, 0)
-BORROW_FROM = "trixie"
+# Of older major versions `kailab doctor` warns.
+OLDEST = {"docker": docker.OLDEST, "podman": 4}
 START_SECONDS = 60
+PROGRAMS = ("docker", "podman")
+# kind's own variable for which of them to use, here too.
+CHOICE = "KIND_EXPERIMENTAL_PROVIDER"
+_ABOUT = {
+    "docker": "{{.ServerVersion}}\t{{.KernelVersion}}\t{{.SecurityOptions}}",
+    "podman": "{{.Version.Version}}\t{{.Host.Kernel}}\t{{if .Host.Security.Rootless}}rootless{{end}}",
+}
 
 
 @dataclass(frozen=True)
 class Engine:
-    """A container engine that answered, and how kind must be told about it."""
+    """A container engine that answered, and how kind must be told about it.
+
+    `kernel` is the release that containers run on: of this machine, or of a virtual one. `rootless` when the engine
+    has no more rights than the user who started it.
+    """
 
     program: str
     version: str
+    kernel: str = ""
+    rootless: bool = False
 
     @property
     def env(self) -> dict[str, str]:
         """What kind needs in its environment: it tries Docker first unless told otherwise."""
-        return {"KIND_EXPERIMENTAL_PROVIDER": self.program, "DOCKER_BUILDKIT": "0"}
+        return {CHOICE: self.program, "DOCKER_BUILDKIT": "0"}
+
+    @property
+    def is_old(self) -> bool:
+        """Older than what kailab would install."""
+        major = self.version.split(".")[0]
+        return major.isdigit() and int(major) < OLDEST[self.program]
+
+    @property
+    def on_this_kernel(self) -> bool:
+        """Whether containers share this machine's kernel and its limits (not so with Docker Desktop)."""
+        return self.kernel == platform.release()
+
+    def folder(self) -> Path:
+        """Where it keeps images and containers, on its own machine."""
+        field = "{{.DockerRootDir}}" if self.program == "docker" else "{{.Store.GraphRoot}}"
+        return Path(self.run("info", "--format", field, check=False).stdout.strip() or "/")
+
+    def endpoint(self) -> str:
+        """Where its API is, as a URL; empty where that is not known, so the usual place on this machine."""
+        if self.program != "docker":
+            return os.environ.get("CONTAINER_HOST", "")
+        # The current context's; with DOCKER_HOST set, that.
+        asked = self.run("context", "inspect", "--format", "{{.Endpoints.docker.Host}}", check=False)
+        return asked.stdout.strip() if asked.returncode == 0 else os.environ.get("DOCKER_HOST", "")
 
     def run(self, *args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
         return run([self.program, *args], **options)  # type: ignore[arg-type]
 
     def has_image(self, name: str) -> bool:
-        return self.run("image", "inspect", "--format", "{{.Id}}", name, check=False).returncode == 0
+        asked = self.run("image", "inspect", "--format", "{{.Id}}", full_name(name), check=False)
+        return asked.returncode == 0
+
+    def build(self, tag: str, context: Path | str, *args: str, log: Path, timeout: float) -> None:
+        """Build the folder's Dockerfile. The image gets its name when it is whole."""
+        self.run("build", "--tag", full_name(tag), *args, context, log=log, env=self.env, timeout=timeout, tied=True)
+
+    def image_names(self) -> list[str]:
+        """All that have one, in full."""
+        listed = self.run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        return [full_name(name) for name in listed if "<none>" not in name]
+
+    def save(self, names: Sequence[str], target: Path | str, log: Path | None = None) -> None:
+        """Write several images into one archive, as containerd imports it."""
+        several = ["--multi-image-archive"] if self.program == "podman" else []
+        self.run("save", *several, "--output", target, *map(full_name, names), log=log)
+
+
+def full_name(image: str) -> str:
+    """An image's name with its registry.
+
+    Manifests and kind mean docker.io where a name says none. Docker thinks so too; Podman would make it localhost/.
+    """
+    first, slash, _ = image.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return image
+    return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def is_here(endpoint: str) -> bool:
+    """Whether an engine's URL leads to this machine: a socket, a pipe, or a port of the loopback network."""
+    url = urlsplit(endpoint)
+    if url.scheme in ("", "unix", "npipe", "fd"):
+        return True
+    try:
+        return ipaddress.ip_address(url.hostname or "").is_loopback
+    except ValueError:
+        return url.hostname == "localhost"
 
 
 def find() -> Engine | None:
-    """The engine that answers now: Docker (also through DOCKER_HOST), else Podman."""
-    for program in ("docker", "podman"):
+    """The engine that answers now: Docker (also through DOCKER_HOST), else Podman.
+
+    Only one of them is asked where KIND_EXPERIMENTAL_PROVIDER names it, or where the course cluster lies in it: what
+    has been stopped must not look as if it had gone.
+    """
+    for program in _asked():
         if shutil.which(program) is None:
             continue
-        field = "{{.ServerVersion}}" if program == "docker" else "{{.Version.Version}}"
         try:
-            answer = run([program, "info", "--format", field], timeout=15, check=False)
+            answer = run([program, "info", "--format", _ABOUT[program]], timeout=15, check=False)
         except CommandFailed:
             continue
-        if answer.returncode == 0 and answer.stdout.strip():
-            return Engine(program, answer.stdout.strip())
+        version, _, more = answer.stdout.strip().partition("\t")
+        if answer.returncode == 0 and version:
+            kernel, _, security = more.partition("\t")
+            return Engine(program, version, kernel, "rootless" in security)
     return None
+
+
+def _asked() -> tuple[str, ...]:
+    chosen = os.environ.get(CHOICE) or Identity.engine(Workspace.here())
+    return (chosen,) if chosen in PROGRAMS else PROGRAMS
+
+
+def why_none() -> advice.Missing:
+    """Why `find` found nothing, and what to do about it on this system."""
+    for program in _asked():
+        if shutil.which(program) is not None:
+            return advice.of_silence(program, _complaint(program))
+    return advice.of_absence()
+
+
+def _complaint(program: str) -> str:
+    try:
+        asked = run([program, "info"], timeout=15, check=False)
+    except CommandFailed as failed:
+        return str(failed)
+    return asked.stdout + asked.stderr
+
+
+def require_here(engine: Engine) -> None:
+    """Raises KailabError for an engine of another machine, where a cluster would come up and be of no use."""
+    endpoint = engine.endpoint()
+    if not is_here(endpoint):
+        raise KailabError(
+            f"{engine.program} speaks to an engine on another machine ({endpoint}); the cluster needs one on this.",
+            why=advice.WHY_HERE,
+            mend=advice.how_to_come_back(engine.program),
+        )
 
 
 def require() -> Engine:
     """The running engine, or the error that says how to get one."""
     engine = find()
     if engine is None:
-        raise KailabError("No container engine answers.", mend="kailab up   (starts one, or says what to install)")
+        raise KailabError("No container engine answers.", mend="kailab up   (starts one, or says what to do)")
     return engine
 
 
-def system() -> dict[str, str]:
-    """The fields of os-release, or an empty dict where there is none (macOS, Windows)."""
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}
-
-
 def can_install() -> bool:
-    """Root on Debian or Ubuntu, and no remote engine asked for."""
-    os_ids = {system().get("ID", ""), *system().get("ID_LIKE", "").split()}
-    return os.name == "posix" and os.geteuid() == 0 and "debian" in os_ids and not os.environ.get("DOCKER_HOST")
-
-
-def how_to_install() -> str:
-    """The commands for this user's system."""
-    if platform.system() == "Darwin":
-        return "Install Docker Desktop (or `brew install colima docker && colima start --cpu 4 --memory 8`)."
-    if os.environ.get("DOCKER_HOST"):
-        return "DOCKER_HOST is set, but nothing answers there: start that engine, or `unset DOCKER_HOST`."
-    if "debian" in {system().get("ID", ""), *system().get("ID_LIKE", "").split()}:
-        return "sudo apt-get install docker.io && sudo systemctl start docker && sudo usermod -aG docker $USER"
-    if "fedora" in {system().get("ID", ""), *system().get("ID_LIKE", "").split()}:
-        return "sudo dnf install moby-engine && sudo systemctl enable --now docker && sudo usermod -aG docker $USER"
-    return "Install Docker Engine or Podman 5 for your system and start it; `docker info` must answer."
+    """Root on Debian or Ubuntu, and no engine asked for by name."""
+    chosen = any(os.environ.get(name) for name in advice.LEADS_TO["docker"]) or _asked() == ("podman",)
+    return os.name == "posix" and os.geteuid() == 0 and "debian" in advice.systems() and not chosen
 
 
 def ensure(workspace: Workspace, log: Path) -> Engine:
-    """A running engine: the one that answers, else ours, installed if need be and started.
+    """A running engine on this machine: the one that answers, else ours, installed if need be and started.
 
     Raises KailabError with the commands for the user's system where kailab may not install anything.
     """
     engine = find()
     if engine is not None:
+        require_here(engine)
         return engine
     if not can_install():
-        raise KailabError("No container engine (Docker or Podman) answers.", mend=how_to_install())
+        missing = why_none()
+        raise KailabError(f"No container engine answers: {missing.found}.", mend=missing.mend)
     if shutil.which("dockerd") is None:
-        _install(workspace, log)
+        docker.install(workspace, log)
     _start(workspace)
     return require()
-
-
-def _docker_version_offered(options: list[str], suite: str = "") -> str:
-    """The newest version of docker.io that apt knows (of `suite`, where given), or an empty string."""
-    shown = run(["apt-cache", *options, "madison", "docker.io"], check=False).stdout
-    for line in shown.splitlines():
-        _, version, source = (part.strip() for part in line.split("|"))
-        if not suite or f"{suite}/" in source:
-            return version
-    return ""
-
-
-def _install(workspace: Workspace, log: Path) -> None:
-    """apt-get install docker.io, where the system's own is too old from the next Debian release alone.
-
-    The extra source is derived from the machine's own Debian entries (`apt-get indextargets`), pinned below
-    everything else, and kept in the cache folder: the system's source list stays as it was.
-    """
-    run(["apt-get", "-q", "update"], log=log)
-    packages = ["docker.io"] + ([] if shutil.which("docker") else ["docker-cli"])
-    version = _docker_version_offered([])
-    major = int(version.split(".")[0]) if version else 0
-    options: list[str] = []
-    if major < OLDEST_DOCKER[0]:
-        options = _borrowed_sources(workspace)
-        run(["apt-get", *options, "-q", "update"], log=log)
-        version = _docker_version_offered(options, BORROW_FROM)
-        if not version:
-            raise KailabError(f"apt offers no docker.io of Debian {BORROW_FROM}.", mend=how_to_install())
-        packages = [f"{name}={version}" for name in packages]
-    # Without an init system the package's own start-up would fail the whole install.
-    env = {"DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    run(["apt-get", *options, "-q", "-y", "--no-install-recommends", "install", *packages], log=log, env=env)
-
-
-def _borrowed_sources(workspace: Workspace) -> list[str]:
-    folder = workspace.cache / "apt"
-    for sub in ("sources", "lists/partial"):
-        (folder / sub).mkdir(parents=True, exist_ok=True)
-    shown = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)", "Created-By: Packages"])
-    entries = {tuple(line.split()) for line in shown.stdout.splitlines() if len(line.split()) == 3}
-    codename = system().get("VERSION_CODENAME", "")
-    own = sorted(f"deb {uri} {suite} {component}" for uri, suite, component in entries)
-    extra = sorted(f"deb {uri} {BORROW_FROM} {component}" for uri, suite, component in entries if suite == codename)
-    (folder / "sources" / "kailab.list").write_text("\n".join([*own, *extra]) + "\n")
-    (folder / "preferences").write_text(f"Package: *\nPin: release n={BORROW_FROM}\nPin-Priority: 100\n")
-    options = {
-        "Dir::Etc::sourcelist": "/dev/null",
-        "Dir::Etc::sourceparts": folder / "sources",
-        "Dir::Etc::preferences": folder / "preferences",
-        "Dir::State::lists": folder / "lists",
-        "Dir::Cache::pkgcache": "",
-        "Dir::Cache::srcpkgcache": "",
-    }
-    return [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
 
 
 def _pid_file(workspace: Workspace) -> Path:
@@ -175,6 +216,11 @@ def _start(workspace: Workspace) -> None:
         process = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
         )
+    try:
+        replace(_pid_file(workspace), str(process.pid))  # at once: whoever is interrupted now still knows it as ours
+    except OSError:
+        process.terminate()
+        raise
     deadline = time.monotonic() + START_SECONDS
     while find() is None:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -183,7 +229,6 @@ def _start(workspace: Workspace) -> None:
                 "Docker did not start.", why=tail(log.read_text(errors="replace")), mend=f"read {log}, then kailab up"
             )
         time.sleep(0.2)  # the socket gives nothing to wait on before it exists
-    _pid_file(workspace).write_text(str(process.pid))
 
 
 def started_by_us(workspace: Workspace) -> int | None:

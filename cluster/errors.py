@@ -16,3 +16,7 @@ class KailabError(Exception):
 
     def __str__(self) -> str:
         return "\n".join(part for part in (self.what, self.why, self.mend and f"Next: {self.mend}") if part)
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in the place of a traceback (InteractiveShell.showtraceback asks for it by this name)."""
+        return str(self).splitlines()

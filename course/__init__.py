@@ -136,11 +136,8 @@ def _desk(number: int) -> Desk:
 
 def load_ipython_extension(shell: Any) -> None:
     """What `%load_ext course` does: the `%%manifest` magic, and the functions above at hand."""
-    from cluster.errors import KailabError
     from course.manifest import manifest
 
-    # What stands in the way is a sentence and a command, as in the terminal, not a traceback.
-    shell.set_custom_exc((KailabError,), lambda _shell, _kind, failed, _traceback, tb_offset=None: print(failed))  # noqa: T201
     shell.register_magic_function(manifest, "cell", "manifest")
     known = (check, cluster, lab, progress, quiz, start, timeline)
     shell.push({function.__name__: function for function in known}, interactive=False)

@@ -17,6 +17,9 @@ from labs.setup import ensure_up
 
 # What would ask the internet for news at every start.
 _DISABLED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
+CELL_SECONDS = (
+    600  # by itself, nbgrader's validate stops a cell after 30 s, and with it a check in the midst of a drain
+)
 
 
 def environment(workspace: Workspace) -> dict[str, str]:
@@ -25,6 +28,11 @@ def environment(workspace: Workspace) -> dict[str, str]:
     config = settings / "labconfig" / "page_config.json"
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps(_DISABLED))
+    # For members of a class: what nbgrader fetches lies apart, for the labs' own files are in folders of that name.
+    assignments = workspace.work / "assignments"
+    assignments.mkdir(parents=True, exist_ok=True)
+    student = {"Exchange": {"assignment_dir": str(assignments)}, "Execute": {"timeout": CELL_SECONDS}}
+    (settings / "nbgrader_config.json").write_text(json.dumps(student))
     folders = [*program_folders(workspace), os.environ.get("PATH", "")]
     return {
         **os.environ, "KUBECONFIG": str(workspace.kubeconfig), "PATH": os.pathsep.join(folders),

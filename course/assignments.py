@@ -149,6 +149,8 @@ def make(workspace: Workspace) -> list[tuple[Path, str]]:
     What the instructor has changed is never touched: the newer text then lies in new/, outside of what nbgrader reads.
     """
     home, last = workspace.work / "nbgrader", workspace.state / "assignments"
+    if not home.exists():
+        home.mkdir(parents=True, mode=0o700)  # solutions, points, and the folders that nbgrader collects are in it
     wanted = {"nbgrader_config.py": CONFIG}
     for chapter in chapters():
         wanted[f"source/{chapter.lab.namespace}/{chapter.name}"] = nbformat.writes(source(chapter)) + "\n"
@@ -172,7 +174,10 @@ def _release(home: Path, sources: dict[str, str]) -> list[tuple[Path, str]]:
 
 
 def _is_answered(config: Config, assignment: str) -> bool:
+    """Whether work for it was collected; the gradebook knows only of what was graded."""
     directory = CourseDirectory(config=config)
+    if any(Path(directory.root, directory.submitted_directory).glob(f"*/{assignment}")):
+        return True
     with Gradebook(directory.db_url) as gradebook:
         try:
             return bool(gradebook.find_assignment(assignment).submissions)
@@ -202,8 +207,10 @@ def main() -> None:
         sys.exit(2)
     for path, what in done:
         console.print(f"{what:<8} {path}", soft_wrap=True)
-    console.print("Hand out what is in release/, collect it in submitted/STUDENT/ASSIGNMENT/. Then, in that folder,")
-    console.print("nbgrader autograde ASSIGNMENT; nbgrader generate_feedback ASSIGNMENT")
+    console.print("Hand out what is in release/, collect what comes back in submitted/STUDENT/ASSIGNMENT/. Then:")
+    console.print(f"  cd {workspace.work / 'nbgrader'}", soft_wrap=True)
+    console.print(f'  eval "$({Path(sys.executable).parent / "kailab"} env)"', soft_wrap=True)
+    console.print("  nbgrader autograde ASSIGNMENT && nbgrader generate_feedback ASSIGNMENT", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from typing import Any
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
 from course.laying import lay
+from course.minutes import Minutes, minutes
 from labs.catalog import LabFolder, facts, fill_in, lab_numbered
 
 HERE = Path(__file__).parent
@@ -42,9 +43,19 @@ class Chapter:
     def lab(self) -> LabFolder:
         return lab_numbered(self.number)
 
+    @property
+    def minutes(self) -> Minutes:
+        """How long it takes, with its lab."""
+        return minutes(self.number, self._text(), self.lab.file.minutes)
+
     def notebook(self, *, solved: bool = False) -> Any:
-        """The chapter as a notebook. Raises KailabError for a cell without an id, or with another's."""
+        """The chapter as a notebook, with its minutes under the title.
+
+        Raises KailabError for a cell without an id, or with another's.
+        """
         made = self._cells()
+        title, _, rest = made.cells[0].source.partition("\n")
+        made.cells[0].source = f"{title}\n\n*About {self.minutes.total} minutes: {self.minutes}.*\n{rest}"
         for cell in made.cells:
             cell.metadata.pop("says", None)
             if file := cell.metadata.pop("file", ""):
@@ -57,7 +68,10 @@ class Chapter:
         return {name: str(pattern) for name, pattern in found.items() if pattern}
 
     def _cells(self) -> Any:
-        return cells_of(self.lab.fill(self.path.read_text()), self.path.name, f"ch{self.number:02d}")
+        return cells_of(self._text(), self.path.name, f"ch{self.number:02d}")
+
+    def _text(self) -> str:
+        return self.lab.fill(self.path.read_text())
 
     def _manifest(self, file: str, *, solved: bool) -> str:
         path = self.lab.path / ("solution" if solved else "starter") / file

@@ -14,6 +14,7 @@ import yaml
 from checkers.manifests import read_text
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
+from cluster.files import replace
 from cluster.kinds import KINDS
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, all_labs
@@ -67,7 +68,7 @@ def _keep(folder: Path, name: str, text: str) -> None:
     if Path(name).name != name or not name.endswith((".yaml", ".yml")):
         raise KailabError(f"{name!r} is no name for a manifest.", mend="a plain name such as deployment.yaml")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text)
+    replace(folder / name, text)
 
 
 def _refusals(api: Api, item: Object, namespace: str) -> list[str]:

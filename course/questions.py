@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import ipywidgets as widgets
+from markdown_it import MarkdownIt
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from cluster.errors import KailabError
@@ -27,7 +28,7 @@ SECONDS = 20.0
 
 class Question(BaseModel):
     """`kubectl` are its arguments; of what it prints, the answer is the number of lines that aren't empty (count),
-    all of it (text), or any one word (words). Without `choices` the student types."""
+    all of it (text), or any one word (words). Without `choices` the student types. `ask` and `why` are Markdown."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -106,7 +107,7 @@ class Asked(widgets.VBox):  # type: ignore[misc]
         self.button = widgets.Button(description="Answer", tooltip=f"Compare with the cluster: {question.id}")
         self.said = widgets.HTML()
         self.button.on_click(lambda _: self.answer())
-        text = widgets.HTML(f"<p style='margin:.8rem 0 .2rem'>{html.escape(question.ask)}</p>")
+        text = widgets.HTML(f"<p style='margin:.8rem 0 .2rem'>{_html(question.ask)}</p>")
         super().__init__(children=[text, self.field, self.button, self.said])
 
     def answer(self) -> None:
@@ -118,13 +119,18 @@ class Asked(widgets.VBox):  # type: ignore[misc]
         try:
             printed = printed_by_kubectl(self._workspace, self._lab, self.question)
         except KailabError as failed:
-            self._say(str(failed))
+            self._say(html.escape(str(failed)))
             return
         if self.question.is_right(given, printed):
-            self._say(f"✓ So it is. {self.question.why}", self.question.command)
+            self._say(f"✓ So it is. {_html(self.question.why)}", self.question.command)
         else:
-            self._say(f"Your cluster does not say {given!r}. Look for yourself, and try again:", self.question.command)
+            wrong = html.escape(f"Your cluster does not say {given!r}. Look for yourself, and try again:")
+            self._say(wrong, self.question.command)
 
-    def _say(self, text: str, command: str = "") -> None:
+    def _say(self, shown: str, command: str = "") -> None:
         code = f"<br><code>{html.escape(command)}</code>" if command else ""
-        self.said.value = f"<div role='status'>{html.escape(text)}{code}</div>"
+        self.said.value = f"<div role='status'>{shown}{code}</div>"
+
+
+def _html(markdown: str) -> str:
+    return str(MarkdownIt("commonmark", {"html": False}).renderInline(markdown))

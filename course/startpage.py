@@ -10,6 +10,7 @@ from typing import Any
 
 from checkers.report.terminal import number
 from cluster.errors import KailabError
+from cluster.files import replace
 from cluster.workspace import Workspace
 from course.chapters import HERE, Chapter, cells_of, chapters
 from labs.catalog import LabFolder, all_labs
@@ -28,7 +29,7 @@ def table(workspace: Workspace) -> str:
     rows = "".join(_row(lab, texts.get(lab.number), noted) for lab in labs)
     got = sum(noted.lab(lab.number).best for lab in labs)
     full = sum(_full(lab) for lab in labs)
-    minutes = sum(lab.file.minutes for lab in labs)
+    minutes = sum(texts[lab.number].minutes.total if lab.number in texts else lab.file.minutes for lab in labs)
     head = "".join(
         f"<th {_LEFT}>{title}</th>" for title in ("", "chapter and lab", "about", "minutes", "points", "so far")
     )
@@ -45,10 +46,16 @@ def _row(lab: LabFolder, chapter: Chapter | None, noted: Progress) -> str:
     title = html.escape(lab.title)
     only = f"{title} (lab only: <code>make lab-{lab.number}</code>)"
     link = f'<a href="{chapter.name}">{title}</a>' if chapter else only
-    cells = (html.escape(lab.file.summary), str(lab.file.minutes), f"{number(entry.best)} of {number(_full(lab))}",
+    cells = (html.escape(lab.file.summary), _minutes(lab, chapter), f"{number(entry.best)} of {number(_full(lab))}",
              html.escape(_state(lab, entry)))  # fmt: skip
     rest = "".join(f"<td {_LEFT}>{cell}</td>" for cell in cells)
     return f"<tr><td {_LEFT}>{lab.number}</td><th {_LEFT}>{link}</th>{rest}</tr>"
+
+
+def _minutes(lab: LabFolder, chapter: Chapter | None) -> str:
+    if chapter is None:
+        return f"{lab.file.minutes} (estimated)"
+    return f"<b>{chapter.minutes.total}</b>: {html.escape(str(chapter.minutes))}"
 
 
 def _full(lab: LabFolder) -> float:
@@ -106,7 +113,7 @@ def build(workspace: Workspace) -> list[tuple[Path, str]]:
         return [(path, "kept")]
     for place in (path, last):
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(nbformat.writes(new))
+        replace(place, nbformat.writes(new))
     return [(path, "made" if is_new else "renewed")]
 
 

@@ -8,47 +8,50 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import msgspec
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from msgspec import Meta
 
 from checkers.declare import Checks
 from checkers.spec import CheckSpec, Hint, LabSpec, TaskSpec
-from cluster.api import Object
 from cluster.errors import KailabError
 from cluster.workspace import KUBERNETES_VERSION
 from cluster.yamls import load, load_all
 
+if TYPE_CHECKING:
+    from cluster.api import Object
+
 LABS = Path(__file__).parent
 _PLACEHOLDER = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-_Id = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
-_Text = Annotated[str, Field(min_length=3)]
+_Id = Annotated[str, Meta(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+_Text = Annotated[str, Meta(min_length=3)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """By msgspec rather than pydantic, whose import takes five times as long: nearly every command waits for it."""
 
 
-class _Hint(_Strict):
+class _Hint(_Strict, frozen=True):
     text: _Text
     when: str = ""
 
 
-class _Check(_Strict):
+class _Check(_Strict, frozen=True):
     id: _Id
     title: _Text
-    points: Annotated[float, Field(gt=0, le=100)]
+    points: Annotated[float, Meta(gt=0, le=100)]
 
 
-class _Task(_Strict):
+class _Task(_Strict, frozen=True):
     id: _Id
     title: _Text
-    checks: Annotated[tuple[_Check, ...], Field(min_length=1)]
-    hints: Annotated[tuple[_Hint, ...], Field(min_length=1)]
+    checks: Annotated[tuple[_Check, ...], Meta(min_length=1)]
+    hints: Annotated[tuple[_Hint, ...], Meta(min_length=1)]
 
 
-class _Starter(_Strict):
+class _Starter(_Strict, frozen=True, kw_only=True):
     """What the untouched starter must lead to: kubectl's own words (empty when it applies), and a failed
     check's."""
 
@@ -56,7 +59,7 @@ class _Starter(_Strict):
     says: _Text
 
 
-class Borrowed(_Strict):
+class Borrowed(_Strict, frozen=True):
     """Something outside the lab's namespace that the lab's student may make: an object, or a label of a node.
     Before the lab there is none, and when it is finished there is none again."""
 
@@ -65,45 +68,42 @@ class Borrowed(_Strict):
     namespace: str = ""
     label: str = ""
 
-    @model_validator(mode="after")
-    def _labels_are_of_nodes(self) -> Borrowed:
+    def __post_init__(self) -> None:
         if (self.kind == "Node") != bool(self.label):
             raise ValueError("a Node is borrowed by one of its labels, anything else as a whole")
-        return self
 
 
-class FleetOfLab(_Strict):
+class FleetOfLab(_Strict, frozen=True):
     """Simulated GPU nodes that are in the cluster while the lab is started; see cluster/gpu/scale."""
 
     name: _Id
-    nodes: Annotated[int, Field(ge=1, le=1000)]
+    nodes: Annotated[int, Meta(ge=1, le=1000)]
     model: str
-    gpus: Annotated[int, Field(ge=1)] = 8
-    regions: Annotated[int, Field(ge=1)] = 1
-    zones: Annotated[int, Field(ge=1)] = 1
+    gpus: Annotated[int, Meta(ge=1)] = 8
+    regions: Annotated[int, Meta(ge=1)] = 1
+    zones: Annotated[int, Meta(ge=1)] = 1
 
 
-class _LabFile(_Strict):
+class _LabFile(_Strict, frozen=True, kw_only=True):
     """lab.yaml. `names` are the names, ports and counts that text, starter, solution and checks share.
     `side_by_side`: how many submissions the cluster has room for at once, where that is fewer than usual.
     `quota`: what a submission of a class may hold, where it needs more than is usual."""
 
-    number: Annotated[int, Field(ge=1, le=99)]
+    number: Annotated[int, Meta(ge=1, le=99)]
     slug: _Id
     title: _Text
     summary: _Text
-    minutes: Annotated[int, Field(gt=0)]
-    seconds: Annotated[float, Field(gt=0)] = 300.0
-    side_by_side: Annotated[int, Field(ge=1)] = 5
+    minutes: Annotated[int, Meta(gt=0)]
+    seconds: Annotated[float, Meta(gt=0)] = 300.0
+    side_by_side: Annotated[int, Meta(ge=1)] = 5
     borrows: tuple[Borrowed, ...] = ()
     fleets: tuple[FleetOfLab, ...] = ()
     quota: Mapping[str, str] = {}
     names: Mapping[str, str | int]
     starter: _Starter
-    tasks: Annotated[tuple[_Task, ...], Field(min_length=1)]
+    tasks: Annotated[tuple[_Task, ...], Meta(min_length=1)]
 
-    @model_validator(mode="after")
-    def _ids_are_unique(self) -> _LabFile:
+    def __post_init__(self) -> None:
         for what, ids in (
             ("task", [task.id for task in self.tasks]),
             ("check", [check.id for task in self.tasks for check in task.checks]),
@@ -111,13 +111,8 @@ class _LabFile(_Strict):
             twice = sorted({name for name in ids if ids.count(name) > 1})
             if twice:
                 raise ValueError(f"{what} ids used twice: {', '.join(twice)}")
-        return self
-
-    @model_validator(mode="after")
-    def _borrowed_by_one(self) -> _LabFile:
         if (self.borrows or self.fleets) and self.side_by_side > 1:
             raise ValueError("what a lab borrows, and its fleets, are there but once: side_by_side must be 1")
-        return self
 
 
 @dataclass(frozen=True)
@@ -132,8 +127,8 @@ class LabFolder:
         """Raises KailabError naming the field that is wrong."""
         source = self.path / "lab.yaml"
         try:
-            return _LabFile.model_validate(load(source.read_text()))
-        except (ValidationError, yaml.YAMLError, OSError) as wrong:
+            return msgspec.convert(load(source.read_text()), _LabFile)
+        except (msgspec.ValidationError, yaml.YAMLError, OSError) as wrong:
             raise KailabError(f"{source} is not a valid lab description.", why=str(wrong)) from None
 
     @property

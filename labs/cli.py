@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import json
 import os
 import shlex
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
@@ -25,17 +25,30 @@ if TYPE_CHECKING:
     from labs.desk import Desk
     from labs.lifecycle import Course
 
-app = typer.Typer(
-    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None,
-    help="Kubernetes for AI: labs on a real local cluster, checked. Start with `make lab-6` or `kailab up`.",
-)  # fmt: skip
-app.add_typer(gpu_cli.app, name="gpu")
-Number = Annotated[int, typer.Argument(metavar="N", help="the lab's number, see `kailab list`")]
-TaskOption = Annotated[str, typer.Option("--task", "-t", help="only this task")]
-JsonOption = Annotated[bool, typer.Option("--json", help="one JSON document on stdout (checkers/schema.json)")]
-Runner = Literal["local", "kubernetes"]
+number_argument = click.argument("number", metavar="N", type=int, help="the lab's number, see `kailab list`")
+task_option = click.option("--task", "-t", default="", help="only this task")
+json_option = click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout (checkers/schema.json)")
+AnyPath = click.Path(path_type=Path)
 INTERRUPTED = 130
 AT_FAULT = 2  # exit status: the checker or the cluster, not the student's work
+
+
+class _Kailab(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order of a student's first day, not of the alphabet."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Click itself says no more than "Aborted!" after Ctrl-C."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            sys.exit(INTERRUPTED)
+
+
+@click.group(cls=_Kailab)
+def app() -> None:
+    """Kubernetes for AI: labs on a real local cluster, checked. Start with `make lab-6` or `kailab up`."""
 
 
 def _console(*, stderr: bool = False) -> Console:
@@ -52,7 +65,7 @@ def doctor() -> None:
 
     findings = examine(Workspace.here())
     show_findings(findings, _console())
-    raise typer.Exit(0 if all(finding.ok for finding in findings) else 1)
+    sys.exit(0 if all(finding.ok for finding in findings) else 1)
 
 
 @app.command()
@@ -71,7 +84,7 @@ def status() -> None:
 
     found = cluster_status(Workspace.here())
     show_status(found, _console())
-    raise typer.Exit(0 if found.is_ready else AT_FAULT)
+    sys.exit(0 if found.is_ready else AT_FAULT)
 
 
 @app.command()
@@ -103,7 +116,8 @@ def list_labs() -> None:
 
 
 @app.command()
-def start(number: Number) -> None:
+@number_argument
+def start(number: int) -> None:
     """Make the lab's namespace with what it gives you, and your folder in work/."""
     from labs.desk import Desk
     from labs.screens import show_started
@@ -116,34 +130,38 @@ def start(number: Number) -> None:
 
 
 @app.command()
-def reset(number: Number, yes: Annotated[bool, typer.Option("--yes", "-y", help="don't ask")] = False) -> None:
+@number_argument
+@click.option("--yes", "-y", is_flag=True, help="don't ask")
+def reset(number: int, yes: bool) -> None:
     """Begin the lab anew. Your files move to a folder beside; nothing is lost."""
     from labs.desk import Desk
 
     lab = _lab(number)
     if not yes:
-        typer.confirm(f"Delete everything in namespace {lab.namespace} and start lab {number} anew?", abort=True)
+        click.confirm(f"Delete everything in namespace {lab.namespace} and start lab {number} anew?", abort=True)
     kept = Desk(Workspace.here(), lab).reset()
-    typer.echo(f"lab {number} is as at the start" + (f"; your files are in {kept}" if kept else ""))
+    click.echo(f"lab {number} is as at the start" + (f"; your files are in {kept}" if kept else ""))
 
 
 @app.command()
-def finish(number: Number) -> None:
+@number_argument
+def finish(number: int) -> None:
     """Remove the lab from the cluster. Your files and points stay."""
     from labs import lifecycle
 
     lab = _lab(number)
     with lifecycle.Course.opened(Workspace.here()) as course:
         lifecycle.finish(course, lab)
-    typer.echo(f"lab {number} is off the cluster; your files stay in {Workspace.here().work / lab.namespace}")
+    click.echo(f"lab {number} is off the cluster; your files stay in {Workspace.here().work / lab.namespace}")
 
 
 @app.command()
-def check(
-    number: Number, task: TaskOption = "", as_json: JsonOption = False,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="check again whenever the cluster changes")] = False,
-    quick: Annotated[bool, typer.Option("--quick", "-q", help="one look: no waiting, nothing disturbed")] = False,
-) -> None:  # fmt: skip
+@number_argument
+@task_option
+@json_option
+@click.option("--watch", "-w", is_flag=True, help="check again whenever the cluster changes")
+@click.option("--quick", "-q", is_flag=True, help="one look: no waiting, nothing disturbed")
+def check(number: int, task: str, as_json: bool, watch: bool, quick: bool) -> None:
     """Grade the live state of a lab. Exit status: 0 full marks, 1 less, 2 checker or cluster at fault."""
     from labs.lifecycle import require_task
 
@@ -152,12 +170,14 @@ def check(
     if watch:
         from labs.watching import watch_lab
 
-        raise typer.Exit(watch_lab(Workspace.here(), lab, task, _console()))
-    raise typer.Exit(_check(lab, task, as_json, quick=quick))
+        sys.exit(watch_lab(Workspace.here(), lab, task, _console()))
+    sys.exit(_check(lab, task, as_json, quick=quick))
 
 
 @app.command("lab", hidden=True)
-def lab_command(number: Number, as_json: JsonOption = False) -> None:
+@number_argument
+@json_option
+def lab_command(number: int, as_json: bool) -> None:
     """What `make lab-N` does: set-up that is missing, start the lab if need be, check it."""
     from labs.desk import Desk
     from labs.screens import show_started
@@ -169,7 +189,7 @@ def lab_command(number: Number, as_json: JsonOption = False) -> None:
     news = desk.start()
     if news and not as_json:
         show_started(lab, desk.folder, news, _console())
-    raise typer.Exit(_check(lab, "", as_json))
+    sys.exit(_check(lab, "", as_json))
 
 
 def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> int:
@@ -185,14 +205,20 @@ def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> 
         else:
             report = _check_with_progress(course, lab, task, entry.given, quick=quick)
         remarks = notes(course.api, desk.folder, lab.namespace) if report.exit_code == 1 and not as_json else []
-    if not task and not quick:
-        desk.note(report)
-    _print(report, desk, as_json)
+    _note_and_print(report, desk, as_json, keep=not task and not quick)
     if remarks:
         from labs.screens import show_notes
 
         show_notes(remarks, _console())
     return report.exit_code
+
+
+def _note_and_print(report: Report, desk: Desk, as_json: bool, *, keep: bool) -> None:
+    try:
+        if keep:
+            desk.note(report)
+    finally:  # a full disk keeps no points; what was found out is still shown
+        _print(report, desk, as_json)
 
 
 def _check_with_progress(course: Course, lab: LabFolder, task: str, given: dict[str, str], *, quick: bool) -> Report:
@@ -225,7 +251,9 @@ def _print(report: Report, desk: Desk, as_json: bool) -> None:
 
 
 @app.command()
-def hint(number: Number, task: TaskOption = "") -> None:
+@number_argument
+@task_option
+def hint(number: int, task: str) -> None:
     """The next hint, chosen by what the last check saw."""
     from labs.hints import give_hint
 
@@ -233,9 +261,9 @@ def hint(number: Number, task: TaskOption = "") -> None:
 
 
 @app.command()
-def solution(
-    number: Number, give_up: Annotated[bool, typer.Option("--give-up", help="show it before a pass")] = False
-) -> None:
+@number_argument
+@click.option("--give-up", is_flag=True, help="show it before a pass")
+def solution(number: int, give_up: bool) -> None:
     """One right solution, after full marks or with --give-up."""
     from labs.hints import show_solution
 
@@ -243,10 +271,9 @@ def solution(
 
 
 @app.command()
-def explain(
-    pod: Annotated[str, typer.Argument(help="a pod, or deployment/NAME")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="default: the lab started last")] = "",
-) -> None:
+@click.argument("pod", help="a pod, or deployment/NAME")
+@click.option("--namespace", "-n", default="", help="default: the lab started last")
+def explain(pod: str, namespace: str) -> None:
     """Why a pod is Pending or failing: taints, labels, capacity, quota, claims, image, probes."""
     from labs.explaining import explain_pod_named
 
@@ -254,19 +281,43 @@ def explain(
 
 
 @app.command()
+@click.argument(
+    "paths",
+    metavar="DIR...",
+    type=AnyPath,
+    nargs=-1,
+    required=True,
+    help="folders, YAML files, notebooks, zip archives",
+)
+@click.option("--lab", "-l", "number", type=int, required=True, help="the lab that they are for")
+@click.option(
+    "--jobs",
+    "-j",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="side by side, as far as the lab has room",
+)
+@click.option(
+    "--out", "-o", type=AnyPath, default="grades.csv", show_default=True, help="the table; feedback goes beside it"
+)
+@click.option("--again", is_flag=True, help="also what is graded already")
+@click.option(
+    "--runner",
+    type=click.Choice(["local", "kubernetes"]),
+    default="local",
+    show_default=True,
+    help="where the grader runs: here, or as a Job in the cluster",
+)
+@click.option("--stop", is_flag=True, help="end a Job that goes on in the cluster, and remove it")
+@click.option("--kubeconfig", type=AnyPath, help="with --runner kubernetes: another cluster's")
+@click.option("--context", default="", help="its context, by name")
+@click.option("--image", default="", help="the name by which its nodes find the grader's image")
+@click.option("--yes-this-cluster", "sure", is_flag=True, help="what is made there was read and agreed to")
+@json_option
 def grade(
-    paths: Annotated[list[Path], typer.Argument(metavar="DIR...", help="folders, YAML files, notebooks, zip archives")],
-    number: Annotated[int, typer.Option("--lab", "-l", help="the lab that they are for")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, help="side by side, as far as the lab has room")] = 4,
-    out: Annotated[Path, typer.Option("--out", "-o", help="the table; feedback goes beside it")] = Path("grades.csv"),
-    again: Annotated[bool, typer.Option("--again", help="also what is graded already")] = False,
-    runner: Annotated[Runner, typer.Option(help="where the grader runs: here, or as a Job in the cluster")] = "local",
-    stop: Annotated[bool, typer.Option("--stop", help="end a Job that goes on in the cluster, and remove it")] = False,
-    kubeconfig: Annotated[Path | None, typer.Option(help="with --runner kubernetes: another cluster's")] = None,
-    context: Annotated[str, typer.Option(help="its context, by name")] = "",
-    image: Annotated[str, typer.Option(help="the name by which its nodes find the grader's image")] = "",
-    sure: Annotated[bool, typer.Option("--yes-this-cluster", help="what is made there was read and agreed to")] = False,
-    as_json: JsonOption = False,
+    paths: tuple[Path, ...], number: int, jobs: int, out: Path, again: bool, runner: str, stop: bool,
+    kubeconfig: Path | None, context: str, image: str, sure: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Grade a class: each submission in a namespace of its own. Run it again to go on after a stop."""
     from labs.grading.remote.where import Place
@@ -277,17 +328,18 @@ def grade(
     if place is None and (stop or kubeconfig or context or image):
         raise KailabError("These options belong to --runner kubernetes.")
     if place and stop:
-        raise typer.Exit(end_run(Workspace.here(), lab, place, console))
-    raise typer.Exit(grade_class(Workspace.here(), lab, paths, jobs=jobs, out=out, again=again, as_json=as_json,
-                                 console=console, place=place))  # fmt: skip
+        sys.exit(end_run(Workspace.here(), lab, place, console))
+    sys.exit(grade_class(Workspace.here(), lab, list(paths), jobs=jobs, out=out, again=again, as_json=as_json,
+                         console=console, place=place))  # fmt: skip
 
 
 @app.command()
-def regrade(
-    files: Annotated[list[Path], typer.Argument(help="evidence files, or the table that `kailab grade --out` wrote")],
-    write: Annotated[bool, typer.Option("--write", help="of a table: make what comes out the results")] = False,
-    as_json: JsonOption = False,
-) -> None:
+@click.argument(
+    "files", type=AnyPath, nargs=-1, required=True, help="evidence files, or the table that `kailab grade --out` wrote"
+)
+@click.option("--write", is_flag=True, help="of a table: make what comes out the results")
+@json_option
+def regrade(files: tuple[Path, ...], write: bool, as_json: bool) -> None:
     """Grade recorded evidence again, without a cluster; of a class, show who has other points now, and why."""
     from labs.regrading import regrade_files
 
@@ -298,20 +350,19 @@ def regrade(
         if len(tables) < len(files) or as_json:
             raise KailabError("Tables and evidence files don't go together, and a table is shown as one.",
                               mend="kailab regrade grades.csv [--write]")  # fmt: skip
-        raise typer.Exit(max([regrade_class(table, _console(), write=write) for table in tables]))
-    raise typer.Exit(regrade_files(files, as_json, _console()))
+        sys.exit(max([regrade_class(table, _console(), write=write) for table in tables]))
+    sys.exit(regrade_files(list(files), as_json, _console()))
 
 
 @app.command()
-def gate(
-    number: Number,
-    jobs: Annotated[int, typer.Option("--jobs", "-j", help="submissions side by side; 0: what the lab allows")] = 0,
-    only: Annotated[str, typer.Option(help="only submissions whose name contains this")] = "",
-) -> None:
+@number_argument
+@click.option("--jobs", "-j", type=int, default=0, help="submissions side by side; 0: what the lab allows")
+@click.option("--only", default="", help="only submissions whose name contains this")
+def gate(number: int, jobs: int, only: str) -> None:
     """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""
     from labs.gate import run_gate
 
-    raise typer.Exit(1 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 0)
+    sys.exit(1 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 0)
 
 
 @app.command()
@@ -326,7 +377,8 @@ def env() -> None:
 
 @app.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
              add_help_option=False)  # fmt: skip
-def kubectl(args: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+@click.argument("args", nargs=-1, type=click.UNPROCESSED)
+def kubectl(args: tuple[str, ...]) -> None:
     """Kubectl on the course cluster, in the namespace of the lab started last."""
     from cluster.tools import find_kubectl
 
@@ -335,7 +387,10 @@ def kubectl(args: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     if program is None:
         raise KailabError("There is no kubectl yet.", mend="kailab up")
     environment = {**os.environ, "KUBECONFIG": str(workspace.kubeconfig)}
-    os.execve(program, [str(program), *(args or [])], environment)  # noqa: S606 - no shell wanted
+    os.execve(program, [str(program), *args], environment)  # noqa: S606 - no shell wanted
+
+
+app.add_command(gpu_cli.app)
 
 
 def _lab(number: int) -> LabFolder:
@@ -355,11 +410,11 @@ def main() -> None:
     except KailabError as failed:
         _give_up(failed)
     except OSError as failed:
+        from cluster.files import is_full
+        from cluster.run import FREE_SPACE
+
         where = f" ({failed.filename})" if failed.filename else ""
-        full = failed.errno in (errno.ENOSPC, errno.EDQUOT)
-        mend = (
-            "free some space (kailab doctor shows where it is needed), then run the same command again" if full else ""
-        )
+        mend = f"{FREE_SPACE}; then run the same command again" if is_full(failed) else ""
         _give_up(KailabError(f"The system refused something: {failed.strerror or failed}{where}", mend=mend))
     except Exception as broken:  # noqa: BLE001 - a student must never see a traceback
         _give_up(_crash(broken))
@@ -374,8 +429,9 @@ def _give_up(failed: KailabError) -> None:
 
 def _crash(broken: Exception) -> KailabError:
     log = Workspace.here().logs / "crash.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
-    log.write_text("".join(traceback.format_exception(broken)))
+    with contextlib.suppress(OSError):  # a full disk is no reason to show a traceback after all
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("".join(traceback.format_exception(broken)))
     return KailabError(
         f"kailab itself broke: {type(broken).__name__}: {broken}",
         why="Your work on the cluster and in work/ is as it was.",

@@ -22,6 +22,7 @@ from checkers.results import Outcome, Report
 from checkers.scheduling import requests
 from cluster.api import ApiError, Object, Unreachable
 from cluster.errors import KailabError
+from cluster.gpu import control
 from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
@@ -164,8 +165,9 @@ def _let_settle(course: Course) -> None:
         leaving = any("deletionTimestamp" in item["metadata"] for item in course.api.list("Namespace")[0])
         released = any(item["status"]["phase"] == "Released" for item in course.api.list("PersistentVolume")[0])
         if not leaving and not released:
-            return
+            break
         time.sleep(0.5)
+    control.wait_as_described(course.api)
 
 
 def _left(before: dict[str, str], course: Course) -> list[str]:

@@ -7,9 +7,9 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
@@ -17,10 +17,12 @@ from cluster.workspace import Workspace
 if TYPE_CHECKING:
     from cluster.api import Api
     from cluster.gpu.node.readings import GpuFault
-    from labs.gpu_screens import Zone
+    from cluster.gpu.use import Group
 
-app = typer.Typer(no_args_is_help=True, help="The simulated GPUs: status, faults, load, fleets of simulated nodes.")
-WHERE = typer.Argument(metavar="NODE/INDEX", help="for example gpu-a/1")
+
+@click.group("gpu")
+def app() -> None:
+    """The simulated GPUs: status, faults, load, fleets of simulated nodes."""
 
 
 @contextlib.contextmanager
@@ -38,11 +40,10 @@ def _console() -> Any:
 
 
 @app.command()
-def status(
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="keep it up to date until Ctrl-C")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON document")] = False,
-    page: Annotated[Path | None, typer.Option("--html", help="write the picture into this HTML file")] = None,
-) -> None:
+@click.option("--watch", "-w", is_flag=True, help="keep it up to date until Ctrl-C")
+@click.option("--json", "as_json", is_flag=True, help="one JSON document")
+@click.option("--html", "page", type=click.Path(path_type=Path), help="write the picture into this HTML file")
+def status(watch: bool, as_json: bool, page: Path | None) -> None:
     """Every GPU: what it does, who holds it, what is wrong with it."""
     from cluster.gpu.control import statuses
     from labs import gpu_screens
@@ -53,10 +54,10 @@ def status(
             return
         found, zones = statuses(api), _zones(api)
         if as_json:
-            typer.echo(json.dumps({"nodes": found, "zones": dict(zones)}))
+            click.echo(json.dumps({"nodes": found, "zones": [_as_json(one) for one in zones]}))
         elif page is not None:
             page.write_text(f"<!doctype html><meta charset=utf-8><body>{gpu_screens.as_html(found, zones)}")
-            typer.echo(f"wrote {page}")
+            click.echo(f"wrote {page}")
         else:
             gpu_screens.show(found, zones, _console())
 
@@ -74,29 +75,33 @@ def _watch(api: Api) -> None:
             live.update(screen(statuses(api), zones), refresh=True)
 
 
-def _zones(api: Api) -> list[Zone]:
-    from cluster.gpu.scale import use_by_zone
+def _zones(api: Api) -> list[Group]:
+    from cluster.gpu.use import by_zone
 
-    return use_by_zone(api)
+    return by_zone(api)
+
+
+def _as_json(group: Group) -> dict[str, Any]:
+    return {"zone": group.zone, "fleet": group.fleet, "model": group.model, "nodes": group.nodes,
+            "resources": group.resources}  # fmt: skip
 
 
 @app.command()
-def fault(
-    where: Annotated[str, WHERE],
-    xid: Annotated[int | None, typer.Option(help="an Xid, as the driver would log it (79: fallen off the bus)")] = None,
-    ecc: Annotated[bool, typer.Option("--ecc", help="an uncorrectable memory error")] = False,
-    lost: Annotated[bool, typer.Option("--lost", help="the GPU answers no more")] = False,
-    hot: Annotated[bool, typer.Option("--hot", help="too hot: it slows down")] = False,
-) -> None:
+@click.argument("where", metavar="NODE/INDEX", help="for example gpu-a/1")
+@click.option("--xid", type=int, help="an Xid, as the driver would log it (79: fallen off the bus)")
+@click.option("--ecc", is_flag=True, help="an uncorrectable memory error")
+@click.option("--lost", is_flag=True, help="the GPU answers no more")
+@click.option("--hot", is_flag=True, help="too hot: it slows down")
+def fault(where: str, xid: int | None, ecc: bool, lost: bool, hot: bool) -> None:
     """Break a GPU; `kailab gpu heal` mends it."""
     from cluster.gpu import control, faults
 
     place, what = control.slot(where), _chosen(xid, ecc=ecc, lost=lost, hot=hot)
     with _api() as api:
         control.fault(api, place, what)
-        typer.echo(f"{place}: {faults.describe(what)}")
+        click.echo(f"{place}: {faults.describe(what)}")
         if faults.is_momentary(what):
-            typer.echo("an application's own error: what ran there has died, the GPU is as good as before")
+            click.echo("an application's own error: what ran there has died, the GPU is as good as before")
             return
         _tell_effect(api, place, broken=True)
 
@@ -128,59 +133,57 @@ def _tell_effect(api: Api, place: Any, *, broken: bool) -> None:
             why="The node's agent may be away, or the node stopped.",
             mend="kubectl -n kailab-gpu get pods -o wide, then kailab gpu status",
         )
-    typer.echo(f"node {place.node} says GpusHealthy={'False' if broken else 'True or other GPUs'}")
+    click.echo(f"node {place.node} says GpusHealthy={'False' if broken else 'True or other GPUs'}")
 
 
 @app.command()
-def heal(
-    where: Annotated[str, typer.Argument(metavar="[NODE/INDEX]", help="all of them when none is named")] = "",
-) -> None:
+@click.argument("where", metavar="[NODE/INDEX]", default="", help="all of them when none is named")
+def heal(where: str) -> None:
     """Mend a GPU, or all of them."""
     from cluster.gpu import control
 
     with _api() as api:
         if not where:
             healed = control.heal_all(api)
-            typer.echo(f"healed {', '.join(map(str, healed))}" if healed else "no GPU has a fault")
+            click.echo(f"healed {', '.join(map(str, healed))}" if healed else "no GPU has a fault")
             return
         place = control.slot(where)
         if not control.heal(api, place):
-            typer.echo(f"{place} has no fault")
+            click.echo(f"{place} has no fault")
             return
-        typer.echo(f"{place}: healed")
+        click.echo(f"{place}: healed")
         _tell_effect(api, place, broken=False)
 
 
 @app.command()
-def load(
-    node: Annotated[str, typer.Argument(metavar="NODE", help="for example gpu-a")],
-    gpus: Annotated[int, typer.Option(min=1, max=16, help="how many GPUs")] = 1,
-    memory: Annotated[int, typer.Option(min=1, help="MiB to hold on each")] = 4096,
-    busy: Annotated[int, typer.Option(min=1, max=100, help="percent of the time")] = 80,
-    seconds: Annotated[int, typer.Option(min=1, max=3600, help="for how long")] = 60,
-) -> None:
+@click.argument("node", metavar="NODE", help="for example gpu-a")
+@click.option("--gpus", type=click.IntRange(1, 16), default=1, show_default=True, help="how many GPUs")
+@click.option("--memory", type=click.IntRange(1), default=4096, show_default=True, help="MiB to hold on each")
+@click.option("--busy", type=click.IntRange(1, 100), default=80, show_default=True, help="percent of the time")
+@click.option("--seconds", type=click.IntRange(1, 3600), default=60, show_default=True, help="for how long")
+def load(node: str, gpus: int, memory: int, busy: int, seconds: int) -> None:
     """Run a pod on a node that keeps GPUs busy, and see it in `kailab gpu status`."""
     from labs.gpu_load import start
 
     with _api() as api:
         job = start(api, node, gpus=gpus, memory=memory, busy=busy, seconds=seconds)
-    typer.echo(f"Job {job} in namespace default works for {seconds} s, then it is gone")
-    typer.echo("look: kailab gpu status --watch")
+    click.echo(f"Job {job} in namespace default works for {seconds} s, then it is gone")
+    click.echo("look: kailab gpu status --watch")
 
 
-fleet_app = typer.Typer(no_args_is_help=True, help="Hundreds of simulated GPU nodes (KWOK) beside the real ones.")
-app.add_typer(fleet_app, name="fleet")
+@app.group("fleet")
+def fleet_app() -> None:
+    """Hundreds of simulated GPU nodes (KWOK) beside the real ones."""
 
 
 @fleet_app.command("up")
-def fleet_up(
-    nodes: Annotated[int, typer.Option(help="how many nodes")] = 100,
-    model: Annotated[str, typer.Option(help="A100-80GB, H100-80GB (or H100), T4, L4")] = "H100-80GB",
-    gpus: Annotated[int, typer.Option(help="GPUs on each node")] = 8,
-    regions: Annotated[int, typer.Option(min=1, max=10, help="over how many regions")] = 3,
-    zones: Annotated[int, typer.Option(min=1, max=26, help="zones in each region")] = 3,
-    file: Annotated[Path | None, typer.Option("--file", "-f", help="a fleet file instead of the options")] = None,
-) -> None:
+@click.option("--nodes", type=int, default=100, show_default=True, help="how many nodes")
+@click.option("--model", default="H100-80GB", show_default=True, help="A100-80GB, H100-80GB (or H100), T4, L4")
+@click.option("--gpus", type=int, default=8, show_default=True, help="GPUs on each node")
+@click.option("--regions", type=click.IntRange(1, 10), default=3, show_default=True, help="over how many regions")
+@click.option("--zones", type=click.IntRange(1, 26), default=3, show_default=True, help="zones in each region")
+@click.option("--file", "-f", type=click.Path(path_type=Path), help="a fleet file instead of the options")
+def fleet_up(nodes: int, model: str, gpus: int, regions: int, zones: int, file: Path | None) -> None:
     """Let simulated nodes join the cluster. Safe to repeat."""
     from cluster.gpu import scale
 
@@ -193,8 +196,8 @@ def fleet_up(
     with _api() as api, _bar("Ready", len(wanted)) as progress:
         scale.wait_ready(api, len(wanted), progress)
     places = ", ".join(f"{zone} {count}" for zone, count in sorted(scale.spread(wanted).items()))
-    typer.echo(f"{len(wanted)} simulated nodes are Ready after {time.monotonic() - started:.1f} s: {places}")
-    typer.echo("pods for them tolerate kwok.x-k8s.io/node and nvidia.com/gpu; kailab gpu fleet down removes all of it")
+    click.echo(f"{len(wanted)} simulated nodes are Ready after {time.monotonic() - started:.1f} s: {places}")
+    click.echo("pods for them tolerate kwok.x-k8s.io/node and nvidia.com/gpu; kailab gpu fleet down removes all of it")
 
 
 @fleet_app.command("down")
@@ -207,7 +210,7 @@ def fleet_down() -> None:
         count = len(scale.members(api))
         with _bar("leaving", count) as progress:
             scale.leave(api, progress)
-    typer.echo(f"{count} simulated nodes removed in {time.monotonic() - started:.1f} s" if count else "there are none")
+    click.echo(f"{count} simulated nodes removed in {time.monotonic() - started:.1f} s" if count else "there are none")
 
 
 def _fleet(nodes: int, model: str, gpus: int, regions: int, zones: int, file: Path | None) -> Any:

@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from cluster.gpu.use import Group as Nodes
+
 # (what it means, its mark without colour, its colour)
 FREE, HELD, CLAIMED, FAULTY = (
     ("free", "·", "dim"),
@@ -19,25 +21,20 @@ FREE, HELD, CLAIMED, FAULTY = (
 )
 LEVELS = " ▁▂▃▄▅▆▇█"
 Status = Mapping[str, Any]
-Zone = tuple[str, Sequence[tuple[int, int]]]  # zone's name; GPUs in use and GPUs in all, node by node
 
 
-def state(gpu: Status) -> tuple[str, str, str]:
-    """One of the four states above."""
-    if gpu["fault"]:
+def state(device: Status, fault: str) -> tuple[str, str, str]:
+    """Of a GPU, or of a slice whose GPU may have a fault: one of the four states above."""
+    if fault:
         return FAULTY
-    holders = _holders(gpu)
+    holders = device["held_by"]
     if not holders:
         return FREE
     return CLAIMED if any("claim" in one for one in holders) else HELD
 
 
-def _holders(gpu: Status) -> list[Any]:
-    return [one for device in (gpu, *gpu["mig"]) for one in device["held_by"]]
-
-
-def screen(statuses: Sequence[Status], zones: Sequence[Zone] = ()) -> RenderableType:
-    """The whole status: picture, table, simulated nodes by zone, problems."""
+def screen(statuses: Sequence[Status], zones: Sequence[Nodes] = ()) -> RenderableType:
+    """The whole status: picture, table, simulated nodes by zone and fleet, problems."""
     parts: list[RenderableType] = [picture(statuses), Text(""), table(statuses)]
     if zones:
         parts += [Text(""), fleet(zones)]
@@ -60,20 +57,15 @@ def picture(statuses: Sequence[Status]) -> RenderableType:
 
 
 def _marks(gpu: Status, replicas: int) -> Text:
-    _, mark, style = state(gpu)
-    if gpu["mig"]:
-        return Text("").join(_device(cut, 1, gpu) for cut in gpu["mig"])
-    if state(gpu) == FAULTY:
-        return Text(mark * replicas, style)
-    return _device(gpu, replicas, gpu)
+    if not gpu["mig"]:
+        return _device(gpu, replicas, gpu["fault"])
+    return Text("").join(_device(cut, cut["replicas"], gpu["fault"]) for cut in gpu["mig"])
 
 
-def _device(device: Status, replicas: int, gpu: Status) -> Text:
-    count = len(device["held_by"])
-    _, mark, style = state(gpu)
-    if count == 0:
-        return Text(FREE[1] * replicas, FREE[2])
-    return Text(mark * min(count, replicas), style) + Text(FREE[1] * max(replicas - count, 0), FREE[2])
+def _device(device: Status, replicas: int, fault: str) -> Text:
+    what = state(device, fault)
+    taken = replicas if what == FAULTY else min(len(device["held_by"]), replicas)
+    return Text(what[1] * taken, what[2]) + Text(FREE[1] * (replicas - taken), FREE[2])
 
 
 def _models(status: Status) -> str:
@@ -111,13 +103,23 @@ def _who(holders: Sequence[Status]) -> str:
     return ", ".join(dict.fromkeys(f"{one['namespace']}/{one['pod']}" for one in holders))
 
 
-def fleet(zones: Sequence[Zone]) -> RenderableType:
+def fleet(zones: Sequence[Nodes]) -> RenderableType:
     """Simulated nodes: one mark a node, as high as its share of GPUs in use."""
     lines = Table.grid(padding=(0, 2))
-    for name, nodes in zones:
-        used, total = sum(one for one, _ in nodes), sum(one for _, one in nodes)
-        lines.add_row(Text(name, style="bold"), f"{len(nodes)} nodes", f"{used}/{total} GPUs in use", bars(nodes))
+    last = ""
+    for one in zones:
+        zone, last = "" if one.zone == last else one.zone, one.zone
+        count = f"{len(one.nodes)} node{'' if len(one.nodes) == 1 else 's'}"
+        lines.add_row(Text(zone, style="bold"), one.fleet, Text(one.model, style="dim"), count, in_use(one),
+                      bars(one.nodes))  # fmt: skip
     return Group(Text("simulated nodes (KWOK), one mark each, by share of GPUs in use", style="dim"), lines)
+
+
+def in_use(group: Nodes) -> str:
+    """GPUs in use and in all; slices, and GPUs that are shared, by the name that pods ask for."""
+    return ", ".join(
+        f"{used}/{total} {'GPUs' if name == 'gpu' else name} in use" for name, (used, total) in group.resources.items()
+    )
 
 
 def bars(nodes: Sequence[tuple[int, int]]) -> Text:
@@ -125,48 +127,60 @@ def bars(nodes: Sequence[tuple[int, int]]) -> Text:
     return Text(text.replace(" ", "·"), style="green", overflow="fold")
 
 
-def show(statuses: Sequence[Status], zones: Sequence[Zone], console: Console) -> None:
+def show(statuses: Sequence[Status], zones: Sequence[Nodes], console: Console) -> None:
     console.print(screen(statuses, zones))
 
 
 _COLOURS = {FREE[0]: "#e5e7eb", HELD[0]: "#4d9e5b", CLAIMED[0]: "#3b8fb5", FAULTY[0]: "#c0392b"}
 
 
-def as_html(statuses: Sequence[Status], zones: Sequence[Zone] = ()) -> str:
-    """A picture of slots for a notebook: every GPU a box, filled by its memory, with its use and who holds it."""
+def as_html(statuses: Sequence[Status], zones: Sequence[Nodes] = ()) -> str:
+    """A picture of slots for a notebook: every GPU or slice a box, filled by its memory, with its use and holders."""
     rows = "".join(
         f"<tr><th>{html.escape(status['node'])}</th>"
-        f"<td>{''.join(_box(gpu, status) for gpu in status['gpus'])}</td></tr>"
+        f"<td>{''.join(_boxes(gpu, status['replicas']) for gpu in status['gpus'])}</td></tr>"
         for status in statuses
     )
     keys = "".join(f'<span><i style="background:{colour}"></i>{name}</span>' for name, colour in _COLOURS.items())
     parts = [_STYLE, f"<table>{rows}</table>", f'<p class="keys">{keys}</p>']
     if zones:
-        parts.append(f"<table>{''.join(_zone(name, nodes) for name, nodes in zones)}</table>")
+        parts.append(f"<table>{''.join(map(_zone, zones))}</table>")
         parts.append("<p>Simulated nodes (KWOK): one bar each, by share of GPUs in use.</p>")
     return f'<div class="kailab-gpus">{"".join(parts)}</div>'
 
 
-def _box(gpu: Status, status: Status) -> str:
-    name, _, _ = state(gpu)
-    full = 100 * gpu["memory_used"] / max(gpu["memory_total"], 1)
-    who = gpu["fault"] or _who(_holders(gpu)) or "free"
-    shared = f", shared by up to {status['replicas']}" if status["replicas"] > 1 else ""
-    title = f"{gpu['model']}{shared}\n{gpu['uuid']}\n{gpu['memory_used']} of {gpu['memory_total']} MiB\n{who}"
+def _boxes(gpu: Status, replicas: int) -> str:
+    """One box for a GPU, or one for each of its slices."""
+    if not gpu["mig"]:
+        return _box(str(gpu["index"]), gpu["model"], gpu, replicas, gpu["fault"])
+    return "".join(
+        _box(f"{gpu['index']} · {cut['profile']}", f"{gpu['model']} MIG {cut['profile']}", cut, cut["replicas"],
+             gpu["fault"])
+        for cut in gpu["mig"]
+    )  # fmt: skip
+
+
+def _box(name: str, model: str, device: Status, replicas: int, fault: str) -> str:
+    colour = _COLOURS[state(device, fault)[0]]
+    full = 100 * device["memory_used"] / max(device["memory_total"], 1)
+    who = fault or _who(device["held_by"]) or "free"
+    shared = f", shared by up to {replicas}" if replicas > 1 else ""
+    title = f"{model}{shared}\n{device['uuid']}\n{device['memory_used']} of {device['memory_total']} MiB\n{who}"
     return (
-        f'<div class="gpu" style="border-color:{_COLOURS[name]}" title="{html.escape(title)}">'
-        f"<b>{gpu['index']}</b><span>{gpu['utilization']}%</span>"
-        f'<div class="fill" style="height:{full:.0f}%;background:{_COLOURS[name]}"></div>'
+        f'<div class="gpu" style="border-color:{colour}" title="{html.escape(title)}">'
+        f"<b>{html.escape(name)}</b><span>{device['utilization']}%</span>"
+        f'<div class="fill" style="height:{full:.0f}%;background:{colour}"></div>'
         f"<small>{html.escape(who)}</small></div>"
     )
 
 
-def _zone(name: str, nodes: Sequence[tuple[int, int]]) -> str:
+def _zone(group: Nodes) -> str:
     used = "".join(
         f'<i class="bar" style="height:{max(round(18 * one / max(total, 1)), 1)}px" title="{one} of {total}"></i>'
-        for one, total in nodes
+        for one, total in group.nodes
     )
-    return f"<tr><th>{html.escape(name)}</th><td>{used}</td></tr>"
+    names = "".join(f"<th>{html.escape(name)}</th>" for name in (group.zone, group.fleet, group.model))
+    return f"<tr>{names}<td>{html.escape(in_use(group))}</td><td>{used}</td></tr>"
 
 
 _STYLE = """<style>

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from checkers import evidence
 from checkers.lab import Sources
@@ -19,15 +18,18 @@ from checkers.prober import Prober, token
 from checkers.restore import restore_interrupted
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
-from checkers.turns import Turns
-from cluster.api import Api, Object, connect
+from cluster.api import Api, ApiError, Object, connect
 from cluster.errors import KailabError
 from cluster.files import replace
 from cluster.identity import Identity
+from cluster.kinds import KINDS
 from cluster.workspace import Workspace
 from labs import fleets
 from labs.catalog import LabFolder
 from labs.progress import LabProgress, Progress
+
+if TYPE_CHECKING:
+    from checkers.turns import Turns
 
 LAB_LABEL = "kailab.dev/lab"
 GONE_SECONDS = 90.0
@@ -35,6 +37,7 @@ ACCOUNT_SECONDS = 10.0
 KEEP_EVIDENCE = 20
 MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
+PATIENCE_SECONDS = 3.0  # before finalizers that nobody clears are taken away
 
 
 @dataclass(frozen=True)
@@ -97,23 +100,44 @@ def _wait_for_account(api: Api, namespace: str) -> None:
         time.sleep(0.05)
 
 
-def wait_gone(course: Course, namespace: str) -> None:
-    """Wait while a namespace of that name is on its way out. Raises KailabError naming what holds it."""
-    deadline = time.monotonic() + GONE_SECONDS
+def wait_gone(course: Course, namespace: str, *, insist: bool = False) -> None:
+    """Wait while a namespace of that name is on its way out. Raises KailabError naming what holds it.
+
+    With `insist`, finalizers that nobody clears for a while are taken away.
+    """
+    began = time.monotonic()
     while (found := course.api.get("Namespace", namespace)) is not None:
         if "deletionTimestamp" not in found["metadata"]:
             return
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > GONE_SECONDS:
             raise KailabError(
                 f"Namespace {namespace} is still being deleted after {GONE_SECONDS:.0f} s.", why=_holding(found),
                 mend=f"kubectl get namespace {namespace} -o yaml   (shows what holds it), remove that, then try again",
             )  # fmt: skip
+        if insist and waited > PATIENCE_SECONDS and "NamespaceFinalizersRemaining" in _held_by(found):
+            _clear_finalizers(course.api, namespace)
         time.sleep(0.2)
 
 
-def _holding(namespace: Object) -> str:
+def _clear_finalizers(api: Api, namespace: str) -> None:
+    for kind in KINDS.values():
+        if not kind.namespaced:
+            continue
+        with contextlib.suppress(ApiError):  # metrics can't be changed, and workers may not list what their lab lacks
+            for item in api.list(kind, namespace)[0]:
+                if item["metadata"].get("finalizers"):
+                    api.patch(kind, item["metadata"]["name"], namespace, {"metadata": {"finalizers": None}})
+
+
+def _held_by(namespace: Object) -> dict[str, str]:
+    """Why it is not gone yet, by the type of condition (NamespaceConditionType in k8s.io/api/core/v1)."""
     conditions = namespace.get("status", {}).get("conditions", [])
-    return "\n".join(c.get("message", "") for c in conditions if c["status"] == "True") or "the API server does not say"
+    return {one["type"]: one.get("message", "") for one in conditions if one["status"] == "True"}
+
+
+def _holding(namespace: Object) -> str:
+    return "\n".join(_held_by(namespace).values()) or "the API server does not say"
 
 
 def start(course: Course, lab: LabFolder) -> bool:
@@ -147,11 +171,11 @@ def present_given(course: Course, lab: LabFolder, namespace: str) -> dict[str, s
 def lay_out(folder: Path, lab: LabFolder) -> None:
     """Copy what is missing of the lab's text and starter into the student's folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "README.md").write_text(lab.readme)
+    replace(folder / "README.md", lab.readme)
     for source in sorted((lab.path / "starter").glob("*")):
         target = folder / source.name
         if not target.exists():
-            shutil.copy2(source, target)
+            replace(target, source.read_text(encoding="utf-8"))
 
 
 def use_namespace(workspace: Workspace, namespace: str) -> None:
@@ -164,13 +188,16 @@ def use_namespace(workspace: Workspace, namespace: str) -> None:
     replace(workspace.kubeconfig, yaml.safe_dump(document), private=True)
 
 
-def close_namespace(course: Course, namespace: str) -> None:
-    """Delete a lab's namespace and wait until it is gone, with whatever a trigger left restored first."""
+def close_namespace(course: Course, namespace: str, *, insist: bool = False) -> None:
+    """Delete a lab's namespace and wait until it is gone, with whatever a trigger left restored first.
+
+    Raises KailabError when it stays. `insist` as in `wait_gone`, for a namespace that nobody will look into.
+    """
     restore_interrupted(course.journal(namespace), course.api)
     if is_started(course, namespace):
         _stop_pods(course.api, namespace)
     course.api.delete("Namespace", namespace)
-    wait_gone(course, namespace)
+    wait_gone(course, namespace, insist=insist)
 
 
 def _stop_pods(api: Api, namespace: str) -> None:
@@ -199,6 +226,10 @@ def finish(course: Course, lab: LabFolder) -> None:
     close_namespace(course, lab.namespace)
     give_back(course.api, lab)
     fleets.leave(course.api, lab)
+    if lab.file.borrows:
+        from cluster.gpu import control  # few labs borrow, and every command imports this module
+
+        control.wait_as_described(course.api)
     progress = Progress(course.workspace)
     progress.lab(lab.number).started = False
     progress.lab(lab.number).given = {}

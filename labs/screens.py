@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.padding import Padding
@@ -11,10 +12,12 @@ from rich.table import Table
 from rich.text import Text
 
 from checkers.report.terminal import number, plain
-from cluster.bringup import Status
-from cluster.doctor import Finding
-from labs.catalog import LabFolder
-from labs.progress import Progress
+
+if TYPE_CHECKING:
+    from cluster.bringup import Status
+    from cluster.doctor import Finding
+    from labs.catalog import LabFolder
+    from labs.progress import Progress
 
 
 def show_labs(labs: Sequence[LabFolder], progress: Progress, console: Console) -> None:

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 def bring_up(workspace: Workspace, console: Console) -> None:
     """`kailab up`. Raises KailabError naming the step that failed."""
-    from checkers import prober
+    from checkers.prober import addon
     from cluster.bringup import Extras, up
     from labs.apps import IMAGES
 
-    extras = Extras((*IMAGES, prober.IMAGE), tuple(prober.manifests(workspace)), prober.READY)
+    extras = Extras((*IMAGES, addon.IMAGE), tuple(addon.manifests(workspace)), addon.READY)
     up(workspace, console, extras)
 
 
 def ensure_up(workspace: Workspace, console: Console) -> None:
     """Bring the cluster up unless it answers and everything in it is ready: a warm look costs milliseconds."""
-    from checkers import prober
+    from checkers.prober import addon
     from cluster.api import connect
     from cluster.bringup import unready
     from cluster.identity import Identity
@@ -32,7 +32,7 @@ def ensure_up(workspace: Workspace, console: Console) -> None:
     try:
         with contextlib.closing(connect(workspace.kubeconfig)) as api:
             Identity.verify(workspace, api)
-            if not unready(api, prober.READY):
+            if not unready(api, addon.READY):
                 return
     except KailabError:
         pass  # whatever is wrong, `up` repairs it or says what it is

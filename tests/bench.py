@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,18 +23,15 @@ from rich.table import Table
 from checkers.runner import Run, Setting
 from cluster import engine as engines
 from cluster import kindconfig, nodes, tools
-from cluster.api import Api
 from cluster.bringup import down, machine_of
-from cluster.gpu import scale
 from cluster.run import run
 from cluster.workspace import Workspace
-from cluster.yamls import load
 from labs.catalog import facts, fill_in, lab_numbered
 from labs.lifecycle import Course, check, finish, observed, start
 from labs.progress import Progress
+from tests import bench_fleets
 
 ROUNDS = 7
-BENCH_NAMESPACE = "kailab-bench"
 # What the assert checks of lab 6 look at, as a careful person would script it with kubectl alone.
 KUBECTL_SCRIPT = r"""
 set -eu
@@ -113,6 +109,18 @@ def quick_checks(workspace: Workspace, figures: Figures) -> None:
         )
 
 
+def beginnings(figures: Figures) -> None:
+    """What one waits for before anything is asked of the cluster; whole processes, Python's own start included."""
+    program = str(Path(sys.executable).parent / "kailab")
+    for what, command, limit in (
+        ("kailab --help", [program, "--help"], 0.3),
+        ("kailab list", [program, "list"], 0.3),
+        ("a kernel's import of course and panel", [sys.executable, "-c", "import course, checkers.notebook"], 0.5),
+    ):
+        took = middle(lambda command=command: subprocess.run(command, stdout=subprocess.DEVNULL, check=True))
+        figures.add(what, took, limit)
+
+
 def full_check(workspace: Workspace, figures: Figures) -> None:
     program = str(Path(sys.executable).parent / "kailab")
     reported = 0.0
@@ -175,59 +183,14 @@ def gates(workspace: Workspace, figures: Figures) -> None:
         figures.add(f"gate {number}, the last one ({found['at']})", found["seconds"], limit)
 
 
-def fleets(workspace: Workspace, figures: Figures) -> None:
-    """Simulated nodes by the hundred, GPU pods on them, and a check beside them: how it grows."""
-    with Course.opened(workspace) as course:
-        api = course.api
-        api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": BENCH_NAMESPACE}})
-        try:
-            for count, limit in ((100, 5), (1000, 20)):
-                wanted = scale.nodes(scale.fleet(count, "H100-80GB", 8, 3, 3))
-                took = seconds(lambda wanted=wanted: (scale.join(api, wanted), scale.wait_ready(api, len(wanted))))
-                figures.add(f"{count} simulated nodes Ready", took, limit)
-                pods = 5 * count
-                api.apply(_many(pods), BENCH_NAMESPACE)
-                figures.add(
-                    f"  {pods} GPU pods on them Running", seconds(lambda pods=pods: _until_ready(api, pods)), 90
-                )
-                if count == 1000:
-                    with observed(course, lab_numbered(1), "lab-01") as sources:
-                        figures.add("  a look at all nodes, as checks take it", seconds(sources.observation.refresh), 2)
-                api.delete("Deployment", "many", BENCH_NAMESPACE)
-                scale.leave(api)
-        finally:
-            api.delete("Namespace", BENCH_NAMESPACE)
-            scale.leave(api)
-
-
-MANY = """
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: many}
-spec:
-  selector: {matchLabels: {app.kubernetes.io/name: many}}
-  template:
-    metadata: {labels: {app.kubernetes.io/name: many}}
-    spec:
-      nodeSelector: {kailab.dev/simulated: "true"}
-      tolerations: [{key: kwok.x-k8s.io/node, operator: Exists}, {key: nvidia.com/gpu, operator: Exists}]
-      containers: [{name: main, image: none, resources: {limits: {nvidia.com/gpu: 1}}}]
-"""
-
-
-def _many(pods: int) -> dict[str, Any]:
-    document: dict[str, Any] = load(MANY)
-    document["spec"]["replicas"] = pods
-    return document
-
-
-def _until_ready(api: Api, pods: int, deadline: float = 600) -> None:
-    end = time.monotonic() + deadline
-    while time.monotonic() < end:
-        found = api.get("Deployment", "many", BENCH_NAMESPACE) or {}
-        if found.get("status", {}).get("readyReplicas") == pods:
-            return
-        time.sleep(0.5)
+def fleets(workspace: Workspace, figures: Figures, console: Console) -> None:
+    """Simulated nodes by the hundred, GPU pods on them, and a check beside them."""
+    sizes = bench_fleets.measured(workspace)
+    console.print(bench_fleets.table(sizes))
+    largest = sizes[-1]
+    figures.add(f"{largest.nodes} simulated nodes Ready", largest.ready, 20)
+    figures.add(f"  {largest.pods} GPU pods on them Running", largest.running, 90)
+    figures.add(f"  check {bench_fleets.CHECKED} --quick beside them, whole process", largest.check, 2)
 
 
 def main() -> int:
@@ -236,11 +199,12 @@ def main() -> int:
     workspace, figures, console = Workspace.here(), Figures(), Console(width=120)
     good = False
     try:
+        beginnings(figures)
         with finished_lab_6(workspace):
             quick_checks(workspace, figures)
             full_check(workspace, figures)
         gates(workspace, figures)
-        fleets(workspace, figures)
+        fleets(workspace, figures, console)
         bring_up(workspace, figures)
     finally:  # half a table is better than none
         good = figures.show(console)

@@ -56,19 +56,24 @@ def _nodes(before: Scene, after: Scene) -> Iterator[Change]:
 
 def _gpus(before: Scene, after: Scene) -> Iterator[Change]:
     old = _slots(before)
-    for name, slot in _slots(after).items():
-        was = old.get(name)
+    for (kind, name), slot in _slots(after).items():
+        was = old.get((kind, name))
         if was is None or (was["state"], was["who"], was["word"]) == (slot["state"], slot["who"], slot["word"]):
             continue
         if slot["state"] in ("free", "faulty"):
-            yield "GPU", name, f"is {slot['word']}"
+            yield kind, name, f"is {slot['word']}"
         else:
-            yield "GPU", name, f"is {slot['word']} {', '.join(slot['who'])}"
+            yield kind, name, f"is {slot['word']} {', '.join(slot['who'])}"
 
 
-def _slots(scene: Scene) -> dict[str, Mapping[str, Any]]:
-    return {f"{node['name']}/{slot['name'].removeprefix('GPU ')}": slot for node in scene["nodes"]
-            for slot in node["gpus"]}  # fmt: skip
+def _slots(scene: Scene) -> dict[tuple[str, str], Mapping[str, Any]]:
+    return {_called(node["name"], slot["name"]): slot for node in scene["nodes"] for slot in node["gpus"]}
+
+
+def _called(node: str, slot: str) -> tuple[str, str]:
+    """A slot as a sentence begins: ("GPU", "gpu-a/0") or ("slice", "1 (1g.10gb) of GPU gpu-a/0")."""
+    gpu, _, cut = slot.removeprefix("GPU ").partition(" slice ")
+    return ("slice", f"{cut} of GPU {node}/{gpu}") if cut else ("GPU", f"{node}/{gpu}")
 
 
 def _all_pods(scene: Scene) -> dict[str, tuple[Mapping[str, Any], str]]:

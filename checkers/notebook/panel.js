@@ -1,7 +1,5 @@
-// The page of a lab's panel. The parts that can have the keyboard's focus are made once and kept; everything from
-// the cluster is put in as text.
+// The page of a lab's panel. The parts that can have the keyboard's focus are made once and kept.
 
-const WORDS = { pass: "passed", fail: "not yet", error: "could not tell", skipped: "not tried" };
 const MARKS = { pass: "✓", fail: "✗", error: "!", skipped: "-", "": "○" };
 
 function make(tag, className, text) {
@@ -14,8 +12,13 @@ function make(tag, className, text) {
 function button(text, act) {
   const element = make("button", "kailab-button", text);
   element.type = "button";
-  element.addEventListener("click", act);
+  element.addEventListener("click", () => element.getAttribute("aria-disabled") !== "true" && act());
   return element;
+}
+
+// A button that must wait keeps the keyboard's focus, which `disabled` would throw away.
+function allow(element, may) {
+  element.setAttribute("aria-disabled", String(!may));
 }
 
 const number = (value) => String(Math.round(value * 100) / 100);
@@ -24,43 +27,6 @@ function taskState(task) {
   const outcomes = task.checks.map((check) => check.outcome);
   for (const state of ["fail", "error", "skipped", ""]) if (outcomes.includes(state)) return state;
   return "pass";
-}
-
-function details(check) {
-  const list = make("dl", "kailab-details");
-  const row = (label, text, kind) => {
-    if (!text) return;
-    list.append(make("dt", "", label));
-    const value = make("dd", kind || "");
-    if (kind === "kailab-command") value.append(make("code", "", text));
-    else value.textContent = text;
-    list.append(value);
-  };
-  if (check.outcome === "fail") {
-    row("expected", check.expected);
-    row("observed", check.observed);
-    check.evidence.forEach((line, index) => row(index ? "\u00a0" : "evidence", line, "kailab-evidence"));
-    row("look with", check.look_with, "kailab-command");
-  } else if (check.outcome === "error") {
-    row("why", check.observed);
-    row("\u00a0", "Not your fault, and it costs no point.");
-  } else if (check.outcome === "skipped") row("\u00a0", check.observed);
-  return list.children.length ? list : null;
-}
-
-function checkPart(check) {
-  const part = make("div", `kailab-check kailab-${check.outcome || "open"}`);
-  const line = make("div", "kailab-line");
-  const mark = make("span", "kailab-mark", check.running ? "…" : MARKS[check.outcome]);
-  mark.setAttribute("aria-hidden", "true");
-  const word = check.running ? check.doing || "checking" : WORDS[check.outcome] || "";
-  line.append(mark, make("span", "kailab-title", check.title), make("span", "kailab-word", word));
-  const earned = check.outcome ? `${number(check.points)}/${number(check.max_points)}` : number(check.max_points);
-  line.append(make("span", "kailab-points", earned));
-  part.append(line);
-  const more = details(check);
-  if (more) part.append(more);
-  return part;
 }
 
 function taskPart(task, index, send) {
@@ -81,12 +47,12 @@ function taskPart(task, index, send) {
     const state = taskState(now);
     title.textContent = `${MARKS[state]} ${index + 1}. ${now.title}`;
     title.dataset.state = state;
-    check.disabled = busy;
-    hint.disabled = busy || now.hints_left === 0;
+    allow(check, !busy);
+    allow(hint, !busy && now.hints_left > 0);
     hint.textContent = now.hints_left ? `Hint (${now.hints_left} left)` : "No more hints";
     hint.setAttribute("aria-label", `${hint.textContent}, task ${index + 1}`);
-    const picture = JSON.stringify(now.checks);
-    if (picture !== known) checks.replaceChildren(...now.checks.map(checkPart));
+    const picture = now.checks.map((check) => check.html).join(""); // as in the report, and escaped there
+    if (picture !== known) checks.innerHTML = picture;
     known = picture;
     for (; shownHints < now.hints.length; shownHints++) {
       const box = make("div", "kailab-hint");
@@ -114,10 +80,15 @@ function render({ model, el }) {
   meter.setAttribute("aria-label", "points");
   head.append(title, score);
   const bar = make("div", "kailab-bar");
+  let asked = false; // for the solution, on this page: then it is shown as soon as it is there
   const all = button("Check everything", () => send({ do: "check", task: "" }));
   all.classList.add("kailab-main");
   const reset = button("Reset the lab", () => ask(true));
-  const solution = button("Show a solution", () => send({ do: "solution" }));
+  const solution = button("Show a solution", () => {
+    asked = answer.hidden;
+    if (asked) send({ do: "solution" });
+    else openSolution();
+  });
   bar.append(all, reset, solution);
   const sure = make("div", "kailab-sure");
   sure.append(
@@ -132,31 +103,47 @@ function render({ model, el }) {
   sure.hidden = true;
   const status = make("p", "kailab-status");
   status.setAttribute("role", "status");
+  const news = make("span");
+  const clock = make("span");
+  clock.setAttribute("aria-hidden", "true"); // nobody wants every second read out
+  status.append(news, clock);
   const message = make("div", "kailab-message");
   message.setAttribute("role", "alert");
   const tasks = first.tasks.map((task, index) => taskPart(task, index, send));
-  const answer = make("div", "kailab-solution");
-  root.append(head, meter, bar, sure, status, message, ...tasks.map((task) => task.part), answer);
+  const answer = make("details", "kailab-solution");
+  const summary = make("summary", "", "One right solution");
+  const files = make("div");
+  answer.hidden = true;
+  answer.append(summary, files);
+  const openSolution = () => {
+    answer.open = true;
+    summary.focus();
+  };
+  root.append(head, meter, bar, sure, status, message, answer, ...tasks.map((task) => task.part));
   el.append(root);
 
   let since = 0;
   let shown = "";
+  const say = (text) => {
+    if (news.textContent !== text) news.textContent = text;
+  };
   const tell = () => {
     const state = model.get("state");
     const checks = state.tasks.flatMap((task) => task.checks).filter(
-      (check, _, __) => !state.wanted || state.tasks.find((task) => task.id === state.wanted).checks.includes(check));
+      (check) => !state.wanted || state.tasks.find((task) => task.id === state.wanted).checks.includes(check));
     const done = checks.filter((check) => check.outcome).length;
     if (state.busy) {
       since ||= Date.now() - state.seconds * 1000;
-      const text = `${done} of ${checks.length} checks done${state.doing ? `: ${state.doing}` : ""}`;
-      status.textContent = `${text}, ${Math.round((Date.now() - since) / 1000)} s`;
+      say(`${done} of ${checks.length} checks done${state.doing ? `: ${state.doing}` : ""}`);
+      clock.textContent = `, ${Math.round((Date.now() - since) / 1000)} s`;
     } else {
       since = 0;
+      clock.textContent = "";
       const failed = state.tasks.flatMap((task) => task.checks).filter((check) => check.outcome === "fail").length;
       const any = state.tasks.some((task) => task.checks.some((check) => check.outcome));
-      if (!any) status.textContent = "Not checked yet.";
-      else if (state.points === state.max_points) status.textContent = "Everything holds. Well done!";
-      else status.textContent = failed ? `${failed} not yet right. Begin with the first.` : "Checked.";
+      if (!any) say("Not checked yet.");
+      else if (state.points === state.max_points) say("Everything holds. Well done!");
+      else say(failed ? `${failed} not yet right. Begin with the first.` : "Checked.");
     }
   };
   const update = () => {
@@ -164,25 +151,27 @@ function render({ model, el }) {
     score.textContent = `${number(state.points)} of ${number(state.max_points)} points`;
     meter.max = state.max_points;
     meter.value = state.points;
-    all.disabled = reset.disabled = state.busy;
+    [all, reset].forEach((each) => allow(each, !state.busy));
     all.textContent = state.busy ? "Checking…" : "Check everything";
-    solution.disabled = state.busy || !state.passed;
+    allow(solution, !state.busy && state.passed);
     solution.title = state.passed ? "" : "opens with full marks";
     state.tasks.forEach((task, index) => tasks[index].update(task, state.busy));
     const lines = [state.message.text, state.message.why, state.message.mend && `Next: ${state.message.mend}`];
     message.replaceChildren(...lines.filter(Boolean).map((line) => make("p", "", line)));
     const picture = JSON.stringify(state.solution);
     if (picture !== shown) {
-      answer.replaceChildren(...state.solution.flatMap((file) => [make("h4", "", file.name), make("pre", "", file.text)]));
+      files.replaceChildren(...state.solution.flatMap((file) => [make("h4", "", file.name), make("pre", "", file.text)]));
       shown = picture;
+      answer.hidden = !state.solution.length;
+      if (asked && !answer.hidden) openSolution();
     }
     tell();
   };
-  const clock = setInterval(() => model.get("state").busy && tell(), 1000);
+  const ticking = setInterval(() => model.get("state").busy && tell(), 1000);
   model.on("change:state", update);
   update();
   return () => {
-    clearInterval(clock);
+    clearInterval(ticking);
     model.off("change:state", update);
   };
 }

@@ -1,8 +1,8 @@
 """A lab's panel: tasks with their state, check buttons with live progress, hints, reset, and in the end a solution.
 
 What the page shows is `state`, one JSON document that is sent whole whenever it changes (a few KB). The page sends
-back {"do": "check" | "hint" | "reset" | "solution", "task": ...}. The page puts everything in as text, so nothing
-from the cluster can become markup; only hints, which are the course's own, are HTML.
+back {"do": "check" | "hint" | "reset" | "solution", "task": ...}. The page puts everything in as text but two things:
+hints, which are the course's own, and checks, which the report's template has escaped as on every page.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,8 +17,8 @@ from typing import Any, Protocol
 import anywidget
 import traitlets
 
-from checkers.report.html import check_style
-from checkers.report.terminal import EVIDENCE_LINES, plain
+from checkers.report.html import check_style, open_part, part
+from checkers.report.terminal import plain
 from checkers.results import CheckResult, Outcome, Report
 from checkers.runner import Listener
 from checkers.spec import LabSpec
@@ -174,11 +173,8 @@ def _shown(
     result: CheckResult | None, check: str, title: str, points: float, running: Mapping[str, str]
 ) -> dict[str, Any]:
     if result is None:
-        return {"id": check, "title": title, "outcome": "", "points": 0, "max_points": points,
-                "running": check in running, "doing": running.get(check, "")}  # fmt: skip
-    shown = {key: plain(value) if isinstance(value, str) else value for key, value in asdict(result).items()}
-    evidence = [plain(line) for line in result.evidence[:EVIDENCE_LINES]]
-    return {**shown, "outcome": result.outcome.value, "evidence": evidence, "running": False, "doing": ""}
+        return {"id": check, "outcome": "", "points": 0, "html": open_part(title, points, running.get(check))}
+    return {"id": check, "outcome": result.outcome.value, "points": result.points, "html": part(result)}
 
 
 @cache

@@ -11,8 +11,7 @@ from checkers.enrich import container_words
 from checkers.notebook.feed import Moment, Status
 from checkers.report.terminal import plain
 from cluster.api import Object
-from cluster.gpu import SIMULATED
-from cluster.gpu.node.sharing import GPU_RESOURCE
+from cluster.gpu import SIMULATED, use
 
 SHOWN_PODS = 24  # of one node; a picture of more is none
 LONGEST_WHY = 120
@@ -177,17 +176,16 @@ def _gpus(node: Object, namespace: str, agents: Mapping[str, Status] | None) -> 
 
 def _slots(gpu: Status, replicas: int, namespace: str) -> list[dict[str, Any]]:
     """One slot for a GPU, or one for each of its slices."""
-    name = f"GPU {gpu['index']}"
-    if gpu["mig"] and not gpu["fault"]:
-        return [_slot(f"{name} slice {number} ({cut['profile']})", cut, 1, namespace)
+    name, fault = f"GPU {gpu['index']}", gpu["fault"]
+    if gpu["mig"]:  # its trouble is that of all its slices
+        return [_slot(f"{name} slice {number} ({cut['profile']})", cut, fault, int(cut["replicas"]), namespace)
                 for number, cut in enumerate(gpu["mig"], start=1)]  # fmt: skip
-    return [_slot(name, gpu, replicas, namespace)]
+    return [_slot(name, gpu, fault, replicas, namespace)]
 
 
-def _slot(name: str, device: Status, replicas: int, namespace: str) -> dict[str, Any]:
+def _slot(name: str, device: Status, fault: str, replicas: int, namespace: str) -> dict[str, Any]:
     holders = device["held_by"]
     who = list(dict.fromkeys(_holder(one, namespace) for one in holders))
-    fault = device.get("fault", "")
     if fault:
         state, word = "faulty", f"faulty: {fault}"
     elif not holders:
@@ -212,19 +210,15 @@ def _holder(one: Mapping[str, str], namespace: str) -> str:
 
 
 def zones(nodes: Iterable[Object], on: Mapping[str, Sequence[Object]], namespace: str) -> list[dict[str, Any]]:
-    """Simulated nodes by zone: how many, how many of them take no pods, their GPUs in use and in all."""
-    found: dict[str, dict[str, Any]] = {}
-    for node in nodes:
-        zone = _labels(node).get(ZONE, "")
-        line = found.setdefault(zone, {"zone": zone, "nodes": 0, "closed": 0, "used": 0, "total": 0, "pods": 0})
-        pods = [pod for pod in on.get(_name(node), ()) if pod["status"].get("phase") not in ENDED]
-        line["nodes"] += 1
-        line["closed"] += node_words(node) != ["Ready"]
-        line["total"] += int(node["status"].get("capacity", {}).get(GPU_RESOURCE, 0))
-        line["used"] += sum(_wanted_gpus(container) for pod in pods for container in pod["spec"]["containers"])
-        line["pods"] += sum(_of(pod, namespace) for pod in pods)
-    return [found[zone] for zone in sorted(found)]
-
-
-def _wanted_gpus(container: Mapping[str, Any]) -> int:
-    return int(((container.get("resources") or {}).get("limits") or {}).get(GPU_RESOURCE, 0))
+    """Simulated nodes by zone and fleet: how many, how many of them take no pods, their GPUs in use and in all."""
+    return [
+        {
+            "zone": group.zone, "fleet": group.fleet, "model": group.model, "nodes": len(group.objects),
+            "closed": sum(node_words(node) != ["Ready"] for node in group.objects),
+            "gpus": [{"name": name, "used": used, "total": total}
+                     for name, (used, total) in group.resources.items()],
+            "pods": sum(_of(pod, namespace) and pod["status"].get("phase") not in ENDED
+                        for node in group.objects for pod in on.get(_name(node), ())),
+        }
+        for group in use.grouped(nodes, on)
+    ]  # fmt: skip

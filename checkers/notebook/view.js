@@ -126,12 +126,15 @@ function zonePart() {
   const element = make("tr");
   const zone = make("th");
   zone.scope = "row";
-  const cells = Array.from({ length: 4 }, () => make("td"));
+  const cells = Array.from({ length: 6 }, () => make("td"));
   element.append(zone, ...cells);
   const update = (line) => {
     zone.textContent = line.zone || "no zone";
     const closed = line.closed ? `, ${line.closed} of them not Ready or cordoned` : "";
-    [`${line.nodes}${closed}`, line.used, line.total, line.pods].forEach((value, index) => { cells[index].textContent = value; });
+    // One number is of GPUs; several tell GPUs and their slices apart by the name that pods ask for.
+    const counts = (what) => line.gpus.map((one) => (line.gpus.length === 1 && one.name === "gpu" ? one[what] : `${one[what]} ${one.name}`)).join(", ");
+    [line.fleet, line.model, `${line.nodes}${closed}`, counts("used"), counts("total"), line.pods]
+      .forEach((value, index) => { cells[index].textContent = value; });
   };
   return { element, update };
 }
@@ -140,7 +143,7 @@ function zoneTable() {
   const table = make("table", "kailab-view-zones");
   table.append(make("caption", "", "Simulated nodes (KWOK): the scheduler's work is real, nothing runs there"));
   const head = make("tr");
-  const titles = ["zone", "nodes", "GPUs in use", "GPUs in all", ""].map((text) => make("th", "", text));
+  const titles = ["zone", "fleet", "model", "nodes", "GPUs in use", "GPUs in all", ""].map((text) => make("th", "", text));
   titles.forEach((title) => { title.scope = "col"; });
   head.append(...titles);
   const body = make("tbody");
@@ -149,8 +152,8 @@ function zoneTable() {
   table.append(top, body);
   const parts = new Map();
   const update = (lines, namespace) => {
-    titles[4].textContent = `pods of ${namespace}`;
-    keep(parts, body, lines.map((line) => ({ ...line, name: line.zone })), zonePart);
+    titles[6].textContent = `pods of ${namespace}`;
+    keep(parts, body, lines.map((line) => ({ ...line, name: [line.zone, line.fleet, line.model].join("/") })), zonePart);
     table.hidden = !lines.length;
   };
   return { table, update };

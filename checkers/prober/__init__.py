@@ -1,22 +1,18 @@
-"""The prober's manifests and its client: HTTP, TCP, DNS and steady traffic from inside the cluster."""
+"""The prober's client: HTTP, TCP, DNS and steady traffic from inside the cluster."""
 
 from __future__ import annotations
 
 import secrets
 import uuid
-from pathlib import Path
 from typing import Any
 
 from checkers.declare import CannotTell
 from cluster.api import Api, ApiError, Unreachable
-from cluster.images import ImageRecipe
+from cluster.files import replace
 from cluster.workspace import Workspace
-from cluster.yamls import load_all
 
 NAMESPACE = "kailab-system"
 PORT = 8080
-IMAGE = ImageRecipe("kailab/prober:v1", Path(__file__).parent / "image")
-READY = (("Deployment", NAMESPACE, "prober"),)
 
 
 def token(workspace: Workspace) -> str:
@@ -24,19 +20,8 @@ def token(workspace: Workspace) -> str:
     path = workspace.state / "prober-token"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        path.write_text(secrets.token_hex(16))
+        replace(path, secrets.token_hex(16), private=True)
     return path.read_text()
-
-
-def manifests(workspace: Workspace) -> list[dict[str, Any]]:
-    """What `kailab up` applies for the prober."""
-    text = (Path(__file__).parent / "prober.yaml").read_text()
-    items: list[dict[str, Any]] = load_all(text)
-    for item in items:
-        if item["kind"] == "Secret":
-            item["stringData"] = {"token": token(workspace)}
-    return items
 
 
 class Prober:

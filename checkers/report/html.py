@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from checkers.report.terminal import EVIDENCE_LINES, MARKS, WORDS, number, plain
-from checkers.results import Outcome, Report
+from checkers.results import CheckResult, Outcome, Report
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -46,8 +46,19 @@ def page(report: Report | None, student: str, problems: Sequence[str], why: str 
     return text
 
 
+def part(check: CheckResult) -> str:
+    """One check with its result, to show inside of another page that has `check_style`."""
+    text: str = _environment().get_template("check.html").render(check=check)
+    return text
+
+
+def open_part(title: str, points: float, doing: str | None = None) -> str:
+    """The same for a check that has no result yet: `doing` says what it is at, None that it does not run."""
+    text: str = _environment().get_template("open.html").render(title=title, points=points, doing=doing)
+    return text
+
+
 def parts(report: Report, task: str = "") -> str:
     """The checks of a report, or of one of its tasks, to show inside of another page."""
-    template = _environment().get_template("check.html")
     wanted = (check for check in report.checks if task in ("", check.task))
-    return f"<style>{check_style()}</style>" + "".join(template.render(check=check) for check in wanted)
+    return f"<style>{check_style()}</style>" + "".join(map(part, wanted))

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cluster.gpu import NAMESPACE, fleet
+from cluster.gpu import FLEET_CONFIG_MAP, NAMESPACE, fleet
 from cluster.images import ImageRecipe
 from cluster.nodeimage.programs import NVIDIA_SMI
 from cluster.yamls import load_all
@@ -29,14 +29,15 @@ IMAGE = ImageRecipe(
 READY = (("DaemonSet", NAMESPACE, "gpu-agent"), ("Deployment", NAMESPACE, "kwok"))
 
 
-def manifests() -> list[dict[str, Any]]:
+def manifests(fleet_file: Path = fleet.PATH) -> list[dict[str, Any]]:
     """All objects, with the fleet file's entries for the course cluster's own nodes."""
     items = [
         item for name in ("agent.yaml", "dra.yaml", "scale/kwok.yaml") for item in load_all((FOLDER / name).read_text())
     ]
-    nodes = {entry.name: json.dumps(entry.gpus().to_json()) for entry in fleet.read().nodes if not entry.simulated}
+    entries = [entry for entry in fleet.read(fleet_file).nodes if not entry.simulated]
+    nodes = {entry.name: json.dumps(entry.gpus().to_json()) for entry in entries}
     for item in items:
-        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == "fleet":
+        if item["kind"] == "ConfigMap" and item["metadata"]["name"] == FLEET_CONFIG_MAP:
             item["data"] = nodes
         if item["kind"] == "DaemonSet":
             # A changed fleet restarts the agents; pods keep their devices.

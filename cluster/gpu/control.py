@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +11,15 @@ from typing import Any
 
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
-from cluster.gpu import METRICS_PORT, NAMESPACE, SIMULATED, faults
+from cluster.gpu import FLEET_CONFIG_MAP, METRICS_PORT, NAMESPACE, SIMULATED, SPEC, devices, faults
+from cluster.gpu.node import sharing
 from cluster.gpu.node.readings import GpuFault
-from cluster.gpu.node.sharing import GPU_RESOURCE
 
-COUNT_LABEL = "nvidia.com/gpu.count"
 TRIES = 8
 # The agent hears of an annotation at once, the kubelet of the device at once too, and writes its node's status
 # with the next look (`nodeStatusUpdateFrequency`, 4 s in our clusters).
 EFFECT_SECONDS = 20.0
+SHARING_SECONDS = 20.0  # the same, and before it the agent's new registration with the kubelet
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,24 @@ def gpu_nodes(api: Api) -> list[Object]:
     return sorted(items, key=lambda node: str(node["metadata"]["name"]))
 
 
+def spec_of(api: Api, node: Object) -> devices.NodeGpus | None:
+    """What a node has in its slots, by its own word or the fleet's; None without GPUs.
+
+    Labels don't tell: `nvidia.com/gpu.count` leaves out GPUs that are cut into slices.
+    """
+    metadata = node["metadata"]
+    if SIMULATED in (metadata.get("labels") or {}):
+        text = (metadata.get("annotations") or {}).get(SPEC)
+    else:
+        text = ((api.get("ConfigMap", FLEET_CONFIG_MAP, NAMESPACE) or {}).get("data") or {}).get(metadata["name"])
+    return devices.NodeGpus.from_json(json.loads(text)) if text else None
+
+
 def fault(api: Api, where: Slot, what: GpuFault) -> None:
     """Break a GPU. Raises KailabError when there is no such GPU or it is broken already."""
 
     def change(node: Object) -> dict[str, str | None]:
+        _require(api, where, node)
         present = faults.wanted(node["metadata"].get("annotations") or {})
         if where.index in present:
             raise KailabError(
@@ -69,6 +84,8 @@ def heal(api: Api, where: Slot) -> bool:
         nonlocal had
         name = f"{faults.ANNOTATION}{where.index}"
         had = name in (node["metadata"].get("annotations") or {})
+        if not had:
+            _require(api, where, node)
         return {name: None} if had else {}
 
     _annotate(api, where, change)
@@ -89,8 +106,8 @@ def _annotate(api: Api, where: Slot, change: Callable[[Object], dict[str, str | 
     """Read, decide, write, and again from the start when someone else wrote in between."""
     for attempt in range(TRIES):
         node = api.get("Node", where.node)
-        _require(api, where, node)
-        assert node is not None
+        if node is None:
+            raise _no_gpu(where, f"Node {where.node} does not exist; nodes with GPUs: {_names(api)}.")
         annotations = change(node)
         if not annotations:
             return
@@ -109,36 +126,42 @@ def _annotate(api: Api, where: Slot, change: Callable[[Object], dict[str, str | 
         return
 
 
-def _require(api: Api, where: Slot, node: Object | None) -> None:
-    labels = ((node or {}).get("metadata") or {}).get("labels") or {}
-    count = int(labels.get(COUNT_LABEL, 0))
-    if node is not None and where.index < count:
-        return
-    if count:
-        why = f"{where.node} has GPUs 0 to {count - 1}."
-    else:
-        names = [one["metadata"]["name"] for one in gpu_nodes(api)]
-        shown = ", ".join(names[:6]) + (" ..." if len(names) > 6 else "")
-        why = f"Node {where.node} {'has no GPU' if node else 'does not exist'}; nodes with GPUs: {shown or 'none'}."
-    raise KailabError(f"There is no GPU {where}.", why=why, mend="kailab gpu status   (shows them all)")
+def _require(api: Api, where: Slot, node: Object) -> None:
+    spec = spec_of(api, node)
+    if spec is None:
+        raise _no_gpu(where, f"Node {where.node} has no GPU; nodes with GPUs: {_names(api)}.")
+    if where.index >= spec.count:
+        raise _no_gpu(where, f"{where.node} has GPUs 0 to {spec.count - 1}.")
+
+
+def _no_gpu(where: Slot, why: str) -> KailabError:
+    return KailabError(f"There is no GPU {where}.", why=why, mend="kailab gpu status   (shows them all)")
+
+
+def _names(api: Api) -> str:
+    names = [one["metadata"]["name"] for one in gpu_nodes(api)]
+    return (", ".join(names[:6]) + (" ..." if len(names) > 6 else "")) or "none"
 
 
 def _play_status(api: Api, node: Object) -> None:
     """A simulated node has no agent and no kubelet: its status is written here as they would."""
-    metadata, status = node["metadata"], node["status"]
+    metadata, status, spec = node["metadata"], node["status"], spec_of(api, node)
+    assert spec is not None
     broken = {
         index: what
         for index, what in faults.wanted(metadata.get("annotations") or {}).items()
         if not faults.is_momentary(what)
     }
-    free = int(status["capacity"].get(GPU_RESOURCE, 0)) - len(broken)
+    well = [gpu for gpu in devices.gpus(metadata["name"], spec) if gpu.index not in broken]
+    offered = sharing.device_ids(well, sharing.from_document(spec.sharing))
+    free = {name: str(len(offered.get(name, ()))) for name in status["capacity"] if name.startswith("nvidia.com/")}
     troubles = [f"GPU {index}: {faults.describe(what)}" for index, what in sorted(broken.items())]
     condition = {
         **faults.condition(troubles, "no fault"),
         "lastTransitionTime": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
     conditions = [one for one in status.get("conditions", []) if one["type"] != faults.CONDITION]
-    body = {"status": {"allocatable": {GPU_RESOURCE: str(max(free, 0))}, "conditions": [*conditions, condition]}}
+    body = {"status": {"allocatable": free, "conditions": [*conditions, condition]}}
     api.patch("Node", metadata["name"], "", body, subresource="status")
 
 
@@ -153,6 +176,32 @@ def wait_effect(api: Api, where: Slot, *, broken: bool, deadline: float = EFFECT
             return node
         time.sleep(0.1)
     return None
+
+
+def wait_as_described(api: Api, seconds: float = SHARING_SECONDS) -> bool:
+    """Whether within this time every real node offers what its fleet gives it, and nothing else.
+
+    A node whose sharing was changed, or whose GPU was healed, needs some seconds. Until then pods are sent there that
+    it refuses, or others are not that would fit.
+    """
+    end = time.monotonic() + seconds
+    while True:
+        if all(_is_as_described(api, node) for node in gpu_nodes(api)):
+            return True
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.2)
+
+
+def _is_as_described(api: Api, node: Object) -> bool:
+    metadata, spec = node["metadata"], spec_of(api, node)
+    if spec is None or SIMULATED in (metadata.get("labels") or {}):
+        return True  # nothing changes what a simulated node offers
+    offered = sharing.device_ids(devices.gpus(metadata["name"], spec), sharing.from_document(spec.sharing))
+    # A GPU that somebody has broken is still there, but not allocatable.
+    counts = node["status"]["capacity" if faults.wanted(metadata.get("annotations") or {}) else "allocatable"]
+    counted = {name: int(count) for name, count in counts.items() if name.startswith("nvidia.com/") and count != "0"}
+    return counted == {name: len(ids) for name, ids in offered.items()}
 
 
 def agents(api: Api) -> list[Object]:

@@ -18,6 +18,7 @@ from cluster.gpu.models import MODELS, MigProfile, Model
 NAMESPACE = uuid.UUID("6b61696c-6162-5f67-9075-736c6f747321")
 DRIVER_VERSION = "580.95.05"
 CUDA_VERSION = "13.0"
+MOST_GPUS = 16  # on one node: the largest machines that are sold have 16
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import KailabError
-from cluster.gpu.devices import NodeGpus
+from cluster.gpu.devices import MOST_GPUS, NodeGpus
 from cluster.gpu.models import COMPUTE_SLICES, MEMORY_SLICES, MODELS, Model
 from cluster.gpu.node import sharing as sharing_files
 from cluster.yamls import load
 
 PATH = Path(__file__).with_name("fleet.yaml")
-MOST_GPUS = 16  # on one node: the largest machines that are sold have 16
 MOST_NODES = 5000  # Kubernetes' own limit (kubernetes.io/docs/setup/best-practices/cluster-large)
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import hashing
-from cluster.engine import Engine
+from cluster.engine import Engine, full_name
 from cluster.nodeimage import programs
 from cluster.nodeimage.build import ensure_mmdebstrap
 from cluster.run import run
@@ -67,15 +67,14 @@ def python_base(workspace: Workspace, engine: Engine, log: Path, *, registry: bo
         with tempfile.TemporaryDirectory(prefix="kailab-") as folder:
             tar = Path(folder) / "root.tar"
             run(["sh", PYTHON / "build.sh", tar, _architecture()[0]], log=log, timeout=900)
-            engine.run(
-                "import", "--change", "ENV PATH=/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1", tar, tag, log=log
-            )
+            environment = "ENV PATH=/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1"
+            engine.run("import", "--change", environment, tar, full_name(tag), log=log)
     return tag
 
 
 def is_built(engine: Engine, recipe: ImageRecipe) -> bool:
     label = f'{{{{index .Config.Labels "{RECIPE_LABEL}"}}}}'
-    found = engine.run("image", "inspect", "--format", label, recipe.name, check=False)
+    found = engine.run("image", "inspect", "--format", label, full_name(recipe.name), check=False)
     return found.returncode == 0 and found.stdout.strip() == recipe_hash(recipe)
 
 
@@ -99,13 +98,10 @@ def build(
         for module in recipe.programs:
             built = programs.build(workspace, module, log, engine=engine if registry() else None)
             shutil.copytree(built, context / "programs", dirs_exist_ok=True)
-        args = [
-            part for key, value in {"BASE": base, **recipe.args}.items() for part in ("--build-arg", f"{key}={value}")
-        ]
+        given = {"BASE": full_name(base), **recipe.args}
+        args = [part for key, value in given.items() for part in ("--build-arg", f"{key}={value}")]
         label = f"{RECIPE_LABEL}={recipe_hash(recipe)}"
-        engine.run(
-            "build", "--tag", recipe.name, "--label", label, *args, context, log=log, env=engine.env, timeout=900
-        )
+        engine.build(recipe.name, context, "--label", label, *args, log=log, timeout=900)
 
 
 def _copy_source(source: Path, target: Path) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster import advice, hashing
 from cluster import engine as engines
-from cluster import hashing
-from cluster.engine import Engine
+from cluster.engine import Engine, full_name
 from cluster.errors import KailabError
 from cluster.nodeimage import programs
 from cluster.run import run
@@ -105,7 +105,7 @@ def debian_root(engine: Engine, tag: str, packages: Sequence[str], variant: str,
         tar = Path(folder) / "root.tar"
         run(["mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}", *options, SUITE, tar],
             log=log, timeout=1200)  # fmt: skip
-        engine.run("import", "--change", f"ENV PATH={PATH_VALUE}", tar, tag, log=log)
+        engine.run("import", "--change", f"ENV PATH={PATH_VALUE}", tar, full_name(tag), log=log)
 
 
 def ensure_mmdebstrap(log: Path) -> None:
@@ -116,10 +116,10 @@ def ensure_mmdebstrap(log: Path) -> None:
         raise KailabError(
             "Building images without a container registry needs mmdebstrap.",
             why="It assembles Debian root file systems; it is packaged by Debian and Ubuntu.",
-            mend="sudo apt-get install mmdebstrap, then kailab up",
+            mend=f"{advice.how_to_get_mmdebstrap()}; then kailab up",
         )
     run(["apt-get", "-q", "update"], log=log)
-    run(["apt-get", "-q", "-y", "--no-install-recommends", "install", "mmdebstrap"], log=log,
+    run(["apt-get", "-q", "-y", "--no-install-recommends", "install", "mmdebstrap", "debian-archive-keyring"], log=log,
         env={"DEBIAN_FRONTEND": "noninteractive"})  # fmt: skip
 
 
@@ -165,18 +165,18 @@ def _program_image(engine: Engine, tag: str, base: str, files: Sequence[Path], l
             shutil.copy2(program, context)
         # On PATH, since kubeadm's manifests call the programs by their bare names.
         copies = f"COPY {' '.join(program.name for program in files)} /usr/local/bin/"
-        lines = [f"FROM {base}", copies, f"ENV PATH={PATH_VALUE}"]
+        lines = [f"FROM {base if base == 'scratch' else full_name(base)}", copies, f"ENV PATH={PATH_VALUE}"]
         entry = f'ENTRYPOINT ["/usr/local/bin/{files[0].name}"]'
         _build(engine, tag, context, "\n".join([*lines, entry, ""]), log)
 
 
 def _build(engine: Engine, tag: str, context: str, dockerfile: str, log: Path, *args: str) -> None:
     (Path(context) / "Dockerfile").write_text(dockerfile)
-    engine.run("build", "--tag", tag, *args, context, log=log, env=engine.env, timeout=1200)
+    engine.build(tag, context, *args, log=log, timeout=1200)
 
 
 def _copy_out(engine: Engine, image: str, source: str, target: Path) -> None:
-    container = engine.run("create", image, "true").stdout.strip()
+    container = engine.run("create", full_name(image), "true").stdout.strip()
     try:
         engine.run("cp", f"{container}:{source}", target)
     finally:
@@ -193,7 +193,7 @@ def _bare_node(engine: Engine, folders: dict[str, Path], root: str, log: Path) -
             for program in names_ or programs.CONTAINERD.programs:
                 shutil.copy2(folders[module] / program, target)
         recipe = (NODE / "Dockerfile").read_text()
-        _build(engine, tag, context, recipe, log, "--build-arg", f"ROOT={root}",
+        _build(engine, tag, context, recipe, log, "--build-arg", f"ROOT={full_name(root)}",
                "--build-arg", f"KUBERNETES_VERSION={KUBERNETES_VERSION}")  # fmt: skip
     return tag
 
@@ -207,30 +207,38 @@ def bake(engine: Engine, image: str, images: Sequence[str], key: str, mark: str,
 
 
 def _preload(engine: Engine, bare: str, tag: str, images: Sequence[str], log: Path, after: str = "true") -> None:
-    """Put `images` into containerd's store of the node `bare`, run `after`, and keep the result as `tag`."""
-    container = engine.run("run", "--detach", "--privileged", "--entrypoint", "sleep", bare, "infinity").stdout.strip()
+    """Put `images` into containerd's store of the node `bare`, run `after`, and keep the result as `tag`.
+
+    The name comes last: there is a whole image under it, or none. Nobody else may be at it, see the caller's lock.
+    """
+    container = f"kailab-makes-{tag.rpartition('/')[2].replace(':', '-')}"
+    engine.run("rm", "--force", "--volumes", container, check=False)  # of a kailab that was killed here
+    start = ("run", "--detach", "--privileged", "--name", container, "--entrypoint", "sleep")
+    engine.run(*start, full_name(bare), "infinity", log=log)
     try:
         engine.run("exec", "--detach", container, "containerd")
         wait = "until ctr version >/dev/null 2>&1; do sleep 0.1; done"
         engine.run("exec", container, "timeout", "60", "sh", "-c", wait, log=log)
         with tempfile.NamedTemporaryFile(prefix="kailab-", suffix=".tar") as saved:
-            engine.run("save", "--output", saved.name, *images, log=log)
+            engine.save(images, saved.name, log)
             with Path(saved.name).open("rb") as stream:
                 engine.run("exec", "--interactive", container, "ctr", "--namespace=k8s.io", "images", "import",
                            "--all-platforms", "--no-unpack", "--digests", "-", stdin=stream, log=log)  # fmt: skip
         stop = "pkill containerd; while pkill -0 containerd; do sleep 0.1; done; rm -rf /run/containerd"
         engine.run("exec", container, "sh", "-c", f"{stop}; {after}", log=log)
         engine.run(
-            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, tag, log=log
-        )
+            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, full_name(tag),
+            log=log,
+        )  # fmt: skip
     finally:
         engine.run("rm", "--force", "--volumes", container)
 
 
 def prune(engine: Engine) -> list[str]:
     """Remove images of earlier recipes (2 GB each) that no container uses; returns their names."""
-    listed = engine.run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "--filter", "reference=kailab/node-*")
     current = {names().control_plane, names().worker, f"kailab/node-bare:{recipe_hash()}"}
     current.add(f"kailab/node-root:{hashing.combined([*NODE_PACKAGES, SUITE])}")
-    old = [name for name in listed.stdout.split() if not any(name.startswith(kept) for kept in current)]
+    kept = tuple(map(full_name, current))
+    ours = full_name("kailab/node-")
+    old = [name for name in engine.image_names() if name.startswith(ours) and not name.startswith(kept)]
     return [name for name in old if engine.run("image", "rm", name, check=False).returncode == 0]

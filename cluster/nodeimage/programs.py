@@ -100,6 +100,23 @@ def folder_of(workspace: Workspace, module: Module) -> Path:
     return workspace.cache / "programs" / f"{module.name}-{key}"
 
 
+def _remove_unfinished(folder: Path) -> None:
+    """What killed builds left beside it: a hundred megabytes each."""
+    for left in folder.parent.glob(f"{folder.name}.*"):
+        if left.suffix == f".{os.getpid()}" or not _runs(left.suffix[1:]):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        return True
+    except (ProcessLookupError, ValueError):
+        return False
+    return True
+
+
 def build(
     workspace: Workspace, module: Module, log: Path, say: Callable[[str], None] = lambda _: None,
     engine: Engine | None = None,
@@ -116,8 +133,8 @@ def build(
     if engine is None:
         require_go()
     say(f"compiling {module.name} (about {module.usual} s the first time)")
+    _remove_unfinished(folder)
     unfinished = folder.with_suffix(f".{os.getpid()}")
-    shutil.rmtree(unfinished, ignore_errors=True)
     env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false"}
     try:
         if engine is not None and go_version() is None:

@@ -12,8 +12,7 @@ from checkers.declare import CannotTell, Checks, Fail
 from checkers.lab import Lab
 from cluster.api import Object
 from cluster.errors import KailabError
-from cluster.gpu.devices import gpu_uuid
-from cluster.gpu.fleet import MOST_GPUS
+from cluster.gpu.devices import MOST_GPUS, gpu_uuid
 from cluster.gpu.node import sharing
 from cluster.gpu.node.slices import DRIVER
 from labs import training

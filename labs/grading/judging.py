@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from checkers.report.document import from_document, to_document
 from checkers.results import Report
 from checkers.turns import Turns
 from cluster.api import Object
+from cluster.errors import KailabError
 from labs import lifecycle
 from labs.catalog import LabFolder
 from labs.grading.rooms import borrowed, hand_in, open_room
@@ -28,7 +29,7 @@ class Judged:
 
 
 def judge(
-    course: Course, lab: LabFolder, objects: Iterable[Object], namespace: str, *, cancelled: threading.Event,
+    course: Course, lab: LabFolder, objects: Sequence[Object], namespace: str, *, cancelled: threading.Event,
     leave: Callable[[str], None], turns: Turns | None = None,
 ) -> Judged:  # fmt: skip
     """Judge a submission's objects in a fresh namespace of that name, which `leave` is told afterwards in any case.
@@ -43,6 +44,11 @@ def judge(
                 course, lab, namespace=namespace, given=given, keep_evidence=False, throwaway=True, cancelled=cancelled,
                 turns=turns,
             )  # fmt: skip
+        except KailabError:
+            raise
+        except Exception as broken:  # one student's work must not end the run of a class
+            what = f"The grader itself broke ({type(broken).__name__}: {broken}); please report it."
+            raise KailabError(what, mend="the same command tries again") from broken
         finally:
             leave(namespace)
     return Judged(_at_home(checked.report, lab), tuple(problems), checked.document)

@@ -23,6 +23,7 @@ MAX_FILES = 200
 MAX_OBJECTS = 100
 MAX_NOTEBOOK = 20 * 2**20  # bytes, outputs and all
 MAGIC = "%%manifest"
+DEMONSTRATION = "demonstration"  # tag of a chapter's cell that only shows something, and removes it again
 
 
 @dataclass(frozen=True)
@@ -130,19 +131,27 @@ def _crosses_link(file: Path, base: Path) -> bool:
 
 
 def _cells(content: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
-    """The %%manifest cells of a notebook (nbformat 4), each with a name that tells which cell it is."""
+    """The %%manifest cells of a notebook (nbformat 4), each with a name that tells which cell it is.
+
+    What a chapter only demonstrates is not the student's work: it would take the place of what is.
+    """
     if len(content) > MAX_NOTEBOOK:
         problems.append(f"{name}: it is larger than {MAX_NOTEBOOK // 2**20} MiB, so it is not read")
         return
     try:
         document: Any = json.loads(content)
         cells = document["cells"]
-        sources = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
-        texts = ["".join(source) for source in sources]
+        texts = [("".join(cell["source"]), _tags(cell)) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError, RecursionError):
         problems.append(f"{name}: it is not a notebook that Jupyter would open")
         return
-    for count, text in enumerate(texts, 1):
+    for count, (text, tags) in enumerate(texts, 1):
         first, _, rest = text.lstrip().partition("\n")
-        if first.split()[:1] == [MAGIC] and rest.strip():
+        if first.split()[:1] == [MAGIC] and rest.strip() and DEMONSTRATION not in tags:
             yield f"{name}, code cell {count}", rest.encode(errors="replace")
+
+
+def _tags(cell: Any) -> list[Any]:
+    metadata = cell.get("metadata")
+    tags = metadata.get("tags") if isinstance(metadata, dict) else None
+    return tags if isinstance(tags, list) else []

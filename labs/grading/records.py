@@ -20,7 +20,7 @@ from cluster.files import replace
 from labs.catalog import LabFolder
 
 COLUMNS = ("student", "lab", "points", "max_points", "percent", "status", "checks_passed", "checks", "problems",
-           "graded_at", "seconds", "submission", "feedback")  # fmt: skip
+           "graded_at", "seconds", "submission", "feedback", "note")  # fmt: skip
 GRADED, NOT_GRADED = "graded", "not graded"
 
 
@@ -29,6 +29,7 @@ class Record:
     """One student's result. `report` is None when there is none; `why` then tells what stood in the way.
 
     `digest` and `lab_digest` tell what was graded by what: with both unchanged there is nothing to do again.
+    `note` is for the instructor, and costs nobody a point.
     """
 
     student: str
@@ -40,6 +41,7 @@ class Record:
     problems: tuple[str, ...]
     report: Report | None
     why: str = ""
+    note: str = ""
 
     @property
     def is_graded(self) -> bool:
@@ -64,11 +66,18 @@ class Records:
             return None
 
     def keep(self, record: Record, recorded: dict[str, Any] | None) -> None:
-        """Write a student's files; the result last, since it is what says that the rest is there."""
+        """Write a student's files; evidence of an earlier result goes, since it tells nothing about this one."""
+        file = self._home(record.student) / "evidence.json"
+        if recorded is None:
+            file.unlink(missing_ok=True)
+        else:
+            evidence.write(file, recorded)
+        self.keep_verdict(record)
+
+    def keep_verdict(self, record: Record) -> None:
+        """Write a student's result, and leave the evidence that it rests on. It comes last: it says all is there."""
         home = self._home(record.student)
         home.mkdir(parents=True, exist_ok=True)
-        if recorded is not None:
-            evidence.write(home / "evidence.json", recorded)
         replace(home / "feedback.html", page(record.report, record.student, record.problems, record.why), durable=True)
         document = {**asdict(record), "report": to_document(record.report) if record.report else None}
         replace(home / "result.json", json.dumps(document, indent=1), durable=True)
@@ -87,7 +96,7 @@ class Records:
         known = {
             "student": _harmless(record.student), "lab": str(self.lab.number),
             "status": GRADED if report else NOT_GRADED, "problems": str(len(record.problems)),
-            "graded_at": record.graded_at, "seconds": f"{record.seconds:.1f}",
+            "graded_at": record.graded_at, "seconds": f"{record.seconds:.1f}", "note": record.note,
             "submission": _harmless(record.submission),
             "feedback": _harmless(str(self._home(record.student).relative_to(self.table.parent) / "feedback.html")),
         }  # fmt: skip

@@ -124,6 +124,6 @@ def _keep(records: Records, found: list[Regraded], digest: str) -> None:
             record = replace(
                 record, report=one.now, lab_digest=digest, graded_at=at if one.has_changed else record.graded_at
             )
-            records.keep(record, None)
+            records.keep_verdict(record)
         kept.append(record)
     records.write_table(kept)

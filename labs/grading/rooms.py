@@ -5,23 +5,20 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-from checkers.restore import restore_interrupted
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 from cluster.kinds import KINDS
 from labs import lifecycle
 from labs.catalog import LabFolder, read_manifests
-from labs.grading.walls import EVERYDAY, GRADING_LABEL, POD_SECURITY, harden, moved, refusal, user, walls
+from labs.grading.walls import EVERYDAY, GRADING_LABEL, POD_SECURITY, harden, limit_range, moved, refusal, user, walls
 from labs.lifecycle import Course
 
 ROOM_PREFIX = "grade-"  # of the names of all rooms
-GONE_SECONDS = 120.0
 RIGHTS_SECONDS = 10.0
-_PATIENCE = 3.0  # before finalizers that nobody clears are taken away
 
 
 @cache
@@ -45,13 +42,14 @@ def open_room(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
     )  # fmt: skip
 
 
-def hand_in(course: Course, lab: LabFolder, namespace: str, objects: Iterable[Object]) -> list[str]:
+def hand_in(course: Course, lab: LabFolder, namespace: str, objects: Sequence[Object]) -> list[str]:
     """Apply a submission with no other rights than its own; what was refused, in the API server's words.
 
     What the lab lets students change outside of their namespace is changed here, and nothing else of it.
     """
     kinds = kinds_for(lab)
     problems: list[str] = []
+    course.api.apply(limit_range(objects), namespace)
     with contextlib.closing(course.api.acting_as(user(namespace))) as api:
         _wait_for_rights(api, namespace)
         for item in objects:
@@ -93,7 +91,8 @@ def _lend(api: Api, lab: LabFolder, item: Object) -> bool:
         if (item["kind"], meta.get("name"), meta.get("namespace", "")) != (one.kind, one.name, one.namespace):
             continue
         if one.label:
-            value = (meta.get("labels") or {}).get(one.label)
+            labels = meta.get("labels")
+            value = labels.get(one.label) if isinstance(labels, dict) else None
             api.patch(one.kind, one.name, "", {"metadata": {"labels": {one.label: value}}})
         else:
             plain = {"name": one.name, "namespace": one.namespace}
@@ -116,30 +115,7 @@ def borrowed(course: Course, lab: LabFolder) -> Iterator[None]:
 
 def demolish(course: Course, namespace: str) -> None:
     """Remove a room with all that is in it, also what refuses to go. Raises KailabError when it stays."""
-    api = course.api
-    restore_interrupted(course.journal(namespace), api)
-    for kind in lifecycle.MAKES_PODS:
-        api.delete_all(kind, namespace)
-    api.delete_all("Pod", namespace, grace=1)
-    api.delete("Namespace", namespace)
-    started = time.monotonic()
-    while api.get("Namespace", namespace) is not None:
-        waited = time.monotonic() - started
-        if waited > GONE_SECONDS:
-            raise KailabError(f"Namespace {namespace} can't be removed.", mend="kailab down, then kailab up")
-        if waited > _PATIENCE:
-            api.delete_all("Pod", namespace, grace=1)
-            _clear_finalizers(api, namespace)
-        time.sleep(0.3)
-
-
-def _clear_finalizers(api: Api, namespace: str) -> None:
-    for kind in (*EVERYDAY, "EndpointSlice"):
-        for item in api.list(kind, namespace)[0]:
-            meta = item["metadata"]
-            if meta.get("deletionTimestamp") and meta.get("finalizers"):
-                with contextlib.suppress(ApiError):
-                    api.patch(kind, meta["name"], namespace, {"metadata": {"finalizers": None}})
+    lifecycle.close_namespace(course, namespace, insist=True)
 
 
 def leftovers(course: Course) -> list[str]:

@@ -6,10 +6,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +46,7 @@ class ClassRun:
     _results: dict[str, Record] = field(default_factory=dict)
     _alone: list[Submission] = field(default_factory=list)
     _closing: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(16))
+    _going: list[Future[None]] = field(default_factory=list)  # rooms on their way out
 
     def grade(self, paths: Mapping[str, Path]) -> list[Record]:
         """Grade what isn't graded yet; everybody's records. Raises KailabError when another class is being graded.
@@ -77,7 +77,7 @@ class ClassRun:
         digest = lab_digest(self.lab)
         jobs = max(1, min(self.jobs, self.lab.file.side_by_side))
         with ThreadPoolExecutor(jobs) as pool:
-            running: set[Future[None]] = {pool.submit(self._one, student, path, digest, jobs > 1)
+            running: set[Future[None]] = {pool.submit(self._one, student, path, digest)
                                           for student, path in paths.items()}  # fmt: skip
             try:
                 while running:
@@ -95,11 +95,13 @@ class ClassRun:
             for submission in waiting:
                 # Its pods found no room beside the others', or nothing answered: that is no fault of theirs.
                 self.listen("again", submission.student)
-                self._wait_for_api()
-                self._grade(submission, digest, crowd=False, last=attempt == _ATTEMPTS - 1)
+                wait(self._going)
+                # After an overload the API server needs a while. Not for ever: whoever is next is then told so.
+                self.course.api.becomes_ready(_API_SECONDS, self._stop.wait)
+                self._grade(submission, digest, alone=True, last=attempt == _ATTEMPTS - 1)
                 self._write_table()
 
-    def _one(self, student: str, path: Path, digest: str, crowd: bool) -> None:
+    def _one(self, student: str, path: Path, digest: str) -> None:
         if self._stop.is_set():
             return
         submission = read_submission(student, path)
@@ -109,24 +111,16 @@ class ClassRun:
             self.listen("kept", known)
             return
         self.listen("started", student)
-        self._grade(submission, digest, crowd=crowd)
+        # Also one after the other: the room of the one before goes beside it, and who knows what else.
+        self._grade(submission, digest, alone=False)
 
-    def _wait_for_api(self) -> None:
-        """After an overload the API server needs a while. Not for ever: whoever is next is then told so."""
-        deadline = time.monotonic() + _API_SECONDS
-        while time.monotonic() < deadline:
-            with suppress(Unreachable):
-                if self.course.api.request("GET", "/readyz", timeout=5).status == HTTPStatus.OK:
-                    return
-            self._stop.wait(0.5)
-
-    def _grade(self, submission: Submission, digest: str, *, crowd: bool, last: bool = False) -> None:
+    def _grade(self, submission: Submission, digest: str, *, alone: bool, last: bool = False) -> None:
         started = time.monotonic()
         report, document, problems, why = None, None, list(submission.problems), ""
         try:
             judged = judge(self.course, self.lab, submission.objects, new_name(self.lab), cancelled=self._stop,
                            leave=self._leave)  # fmt: skip
-            if crowd and doubtful(self.lab.checks, judged.report.checks):
+            if not alone and doubtful(self.lab.checks, judged.report.checks):
                 self._alone.append(submission)
                 return
             report, document = judged.report, judged.evidence
@@ -149,10 +143,9 @@ class ClassRun:
 
     def _leave(self, namespace: str) -> None:
         """Mostly waiting, so the next submission begins meanwhile; unless what it needs is there but once."""
-        going = self._closing.submit(demolish, self.course, namespace)
+        self._going.append(self._closing.submit(demolish, self.course, namespace))
         if self.lab.file.side_by_side == 1:
-            with suppress(KailabError):
-                going.result()
+            wait(self._going)
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())

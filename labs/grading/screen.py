@@ -49,6 +49,9 @@ def grade_class(
                   soft_wrap=True)  # fmt: skip
     for record in left:
         console.print(Text(f"  not graded: {record.student}: {_reason(record)}"), soft_wrap=True)
+    for record in found:
+        if record.note:
+            console.print(Text(f"  {plain(record.student)}: {plain(record.note)}"), soft_wrap=True)
     if left:
         console.print("The same command grades those again, and leaves the others as they are.")
     return 2 if left else 0
@@ -85,6 +88,7 @@ def _document(lab: LabFolder, found: list[Record]) -> dict[str, Any]:
         "submissions": [{
             "student": record.student, "submission": record.submission, "problems": list(record.problems),
             "status": GRADED if record.is_graded else NOT_GRADED, "why": record.why,
+            "note": record.note,
             "report": to_document(record.report) if record.report else None,
         } for record in found],
     }  # fmt: skip

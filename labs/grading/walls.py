@@ -62,17 +62,30 @@ def walls(namespace: str, kinds: Iterable[str], quota: Mapping[str, str] = Mappi
                 {"scopeName": "PriorityClass", "operator": "In", "values": list(core)},
             ]},
         }}),
-        _object("v1", "LimitRange", NAME, {"spec": {"limits": [{
-            "type": "Container",
-            "default": _LIMITS,
-            "defaultRequest": _REQUESTS,
-        }]}}),
+        limit_range(),
         _object("rbac.authorization.k8s.io/v1", "Role", NAME, {"rules": _rules(kinds)}),
         _object("rbac.authorization.k8s.io/v1", "RoleBinding", NAME, {
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": NAME},
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user(namespace)}],
         }),
     ]  # fmt: skip
+
+
+def limit_range(objects: Iterable[Object] = ()) -> Object:
+    """What the API server gives to containers that state no requests or limits; their manifests stay as they are, so
+    that a check can tell. Limits are as high as the highest request in these objects: above its limit it is refused.
+    """
+    limits = dict(_LIMITS)
+    for container in (container for item in objects for container in _containers(_pod_spec(item))):
+        resources = container.get("resources")
+        stated = resources.get("requests") if isinstance(resources, dict) else None
+        requests: dict[str, Any] = stated if isinstance(stated, dict) else {}
+        for name in limits.keys() & requests.keys():
+            with suppress(ValueError):  # an amount that the API server will refuse by itself
+                if quantity.parse(requests[name]) > quantity.parse(limits[name]):
+                    limits[name] = requests[name]
+    rule = {"type": "Container", "default": limits, "defaultRequest": _REQUESTS}
+    return _object("v1", "LimitRange", NAME, {"spec": {"limits": [rule]}})
 
 
 def _object(version: str, kind: str, name: str, rest: dict[str, Any]) -> Object:
@@ -90,43 +103,30 @@ def _rules(kinds: Iterable[str]) -> list[dict[str, Any]]:
 
 
 def harden(item: Object) -> Object:
-    """The object with what it leaves open about its pods' security and limits filled in."""
+    """The object with what it leaves open about its pods' security filled in."""
     item = copy.deepcopy(item)
     pod = _pod_spec(item)
     if pod is None:
         return item
     _fill(pod, _POD_FIELDS)
-    for field in ("containers", "initContainers"):
-        for container in pod.get(field) or []:
-            if isinstance(container, dict):
-                _fill(container, _CONTAINER_FIELDS)
-                _leave_open_what_contradicts(container["securityContext"])
-                _limit(container)
+    for container in _containers(pod):
+        _fill(container, _CONTAINER_FIELDS)
+        _leave_open_what_contradicts(container["securityContext"])
     return item
 
 
-def _limit(container: dict[str, Any]) -> None:
-    """Requests and limits where there are none. The LimitRange's limit would contradict a request that is higher, and
-    so refuse it; and where only a limit is set, the API server takes it for the request too."""
-    resources = container.setdefault("resources", {})
-    if not isinstance(resources, dict):
-        return
-    limits, requests = resources.setdefault("limits", {}), resources.setdefault("requests", {})
-    if not isinstance(limits, dict) or not isinstance(requests, dict):
-        return
-    for name, usual in _LIMITS.items():
-        if name in limits:
-            continue
-        asked = requests.setdefault(name, _REQUESTS[name])
-        with suppress(ValueError):  # an amount that the API server will refuse by itself
-            limits[name] = asked if quantity.parse(asked) > quantity.parse(usual) else usual
+def _containers(pod: dict[str, Any] | None) -> list[dict[str, Any]]:
+    lists = [(pod or {}).get(field) for field in ("containers", "initContainers")]
+    return [one for found in lists if isinstance(found, list) for one in found if isinstance(one, dict)]
 
 
 def _leave_open_what_contradicts(context: Any) -> None:
     """The API server refuses allowPrivilegeEscalation: false beside these before Pod Security says what is wrong."""
     if isinstance(context, dict):
-        added = (context.get("capabilities") or {}).get("add") if isinstance(context.get("capabilities"), dict) else []
-        if context.get("privileged") or {"SYS_ADMIN", "CAP_SYS_ADMIN"} & set(map(str, added or [])):
+        capabilities = context.get("capabilities")
+        added = capabilities.get("add") if isinstance(capabilities, dict) else None
+        mighty = isinstance(added, list) and not {"SYS_ADMIN", "CAP_SYS_ADMIN"}.isdisjoint(map(str, added))
+        if context.get("privileged") or mighty:
             context.pop("allowPrivilegeEscalation", None)
 
 

@@ -139,10 +139,34 @@ def test_a_slot_says_who_holds_its_gpu(
     assert (slot["state"], slot["word"], slot["who"], slot["turns"]) == (state, word, who, turns)
 
 
+def cut(*holders: dict[str, str], profile: str = "3g.40gb", replicas: int = 1) -> dict[str, Any]:
+    """A slice of a GPU."""
+    return {"profile": profile, "replicas": replicas, "held_by": list(holders), "utilization": 0, "memory_used": 0,
+            "memory_total": 40}  # fmt: skip
+
+
 def test_slices_have_slots_of_their_own() -> None:
-    cut = {"profile": "3g.40gb", "held_by": [], "utilization": 0, "memory_used": 0, "memory_total": 40}
-    shown = scene(moment([GPU_NODE], [], [gpu(mig=[cut, cut])]), NAMESPACE)["nodes"][0]
-    assert [slot["name"] for slot in shown["gpus"]] == ["GPU 0 slice 1 (3g.40gb)", "GPU 0 slice 2 (3g.40gb)"]
+    slices = [cut(holder("p", resource="nvidia.com/mig-3g.40gb")), cut(replicas=4)]
+    shown = scene(moment([GPU_NODE], [], [gpu(mig=slices)]), NAMESPACE)["nodes"][0]["gpus"]
+    assert [(slot["name"], slot["word"], slot["who"], slot["turns"]) for slot in shown] == [
+        ("GPU 0 slice 1 (3g.40gb)", "held by", ["p"], ""),
+        ("GPU 0 slice 2 (3g.40gb)", "free", [], "0 of 4 turns taken"),
+    ]
+
+
+def test_a_fault_of_a_gpu_in_slices_leaves_their_holders_in_the_picture() -> None:
+    slices = [cut(holder("p")), cut()]
+    well, ill = (scene(moment([GPU_NODE], [], [gpu(0, fault, mig=slices)]), NAMESPACE) for fault in ("", "Xid 79"))
+    assert [(slot["state"], slot["who"]) for slot in ill["nodes"][0]["gpus"]] == [("faulty", ["p"]), ("faulty", [])]
+    assert sentences(well, ill) == [
+        "slice 1 (3g.40gb) of GPU gpu-a/0 is faulty: Xid 79", "slice 2 (3g.40gb) of GPU gpu-a/0 is faulty: Xid 79",
+    ]  # fmt: skip
+
+
+def test_many_slices_are_not_called_so_many_gpus() -> None:
+    seven = [cut(profile="1g.10gb") for _ in range(7)]
+    well, ill = (scene(moment([GPU_NODE], [], [gpu(0, fault, mig=seven)]), NAMESPACE) for fault in ("", "hot"))
+    assert sentences(well, ill) == ["7 slices: is faulty: hot"]
 
 
 def test_gpus_that_nobody_tells_of_are_not_called_free() -> None:
@@ -153,18 +177,25 @@ def test_gpus_that_nobody_tells_of_are_not_called_free() -> None:
     assert "does not run" in shown["gpu_notes"][0]
 
 
-def test_simulated_nodes_are_one_line_a_zone() -> None:
-    def simulated(name: str, zone: str, **spec: Any) -> Object:
-        return node(name, labels={"kailab.dev/simulated": "true", "topology.kubernetes.io/zone": zone}, **spec)
+def test_simulated_nodes_are_one_line_for_a_zone_and_a_fleet() -> None:
+    def simulated(name: str, zone: str, fleet: str = "rented", **spec: Any) -> Object:
+        labels = {"kailab.dev/simulated": "true", "topology.kubernetes.io/zone": zone, "kailab.dev/fleet": fleet,
+                  "nvidia.com/gpu.product": "H100"}  # fmt: skip
+        return node(name, labels=labels, **spec)
 
-    nodes = [simulated("s1", "eu-a"), simulated("s2", "eu-a", unschedulable=True), simulated("s3", "us-a")]
+    nodes = [simulated("s1", "eu-a"), simulated("s2", "eu-a", unschedulable=True), simulated("s3", "us-a"),
+             simulated("t1", "eu-a", "spot")]  # fmt: skip
     pods = [pod("p", "s1", gpus=4), pod("q", "s1", gpus=2, namespace="x"), pod("r", "s1", gpus=2, phase="Succeeded")]
     found = scene(moment(nodes, pods), NAMESPACE)
     assert found["nodes"] == []
     assert found["zones"] == [
-        {"zone": "eu-a", "nodes": 2, "closed": 1, "used": 6, "total": 16, "pods": 1},
-        {"zone": "us-a", "nodes": 1, "closed": 0, "used": 0, "total": 8, "pods": 0},
-    ]
+        {"zone": "eu-a", "fleet": "rented", "model": "H100", "nodes": 2, "closed": 1, "pods": 1,
+         "gpus": [{"name": "gpu", "used": 6, "total": 16}]},
+        {"zone": "eu-a", "fleet": "spot", "model": "H100", "nodes": 1, "closed": 0, "pods": 0,
+         "gpus": [{"name": "gpu", "used": 0, "total": 8}]},
+        {"zone": "us-a", "fleet": "rented", "model": "H100", "nodes": 1, "closed": 0, "pods": 0,
+         "gpus": [{"name": "gpu", "used": 0, "total": 8}]},
+    ]  # fmt: skip
 
 
 def test_control_characters_of_the_cluster_go_nowhere() -> None:

@@ -91,3 +91,20 @@ def test_forgetting_is_complete_and_can_be_repeated(workspace: Workspace) -> Non
         Identity.forget(workspace)
     assert files(workspace) == {}
     assert Identity.verify(workspace, cluster("another")) == "another"
+
+
+def test_the_engine_that_holds_a_cluster_is_noted_until_it_is_gone(workspace: Workspace) -> None:
+    assert Identity.engine(workspace) == ""
+    Identity.begin(workspace, "podman")
+    assert Identity.engine(workspace) == "podman"
+    Identity.record(workspace, cluster("ours"))
+    assert Identity.engine(workspace) == "podman"
+    assert Identity.verify(workspace, cluster("ours")) == "ours"
+    Identity.forget(workspace)
+    assert Identity.engine(workspace) == ""
+
+
+def test_a_cluster_of_an_earlier_kailab_has_no_engine_noted(workspace: Workspace) -> None:
+    (workspace.state / "cluster.json").write_text('{"uid": "ours"}')
+    assert Identity.engine(workspace) == ""
+    assert Identity.verify(workspace, cluster("ours")) == "ours"

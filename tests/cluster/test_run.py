@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -132,3 +137,87 @@ def test_the_tail_ends_before_kinds_stack_trace() -> None:
     trace = "Stack Trace: \nsigs.k8s.io/kind/pkg/errors.WithStack\n\tx.go:59"
     said = f"ERROR: failed to create cluster: no space left\n{trace}"
     assert tail(said) == "ERROR: failed to create cluster: no space left"
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "Error response from daemon: write /var/lib/docker/tmp/x: no space left on device",
+        "Error processing tar file(exit status 1): write /big: No space left on device",
+        "tar: a: Cannot write: Disk quota exceeded",
+    ],
+)
+def test_a_full_disk_is_named_with_what_to_do(log: Path | None, said: str) -> None:
+    with pytest.raises(CommandFailed, match=r"^A disk is full: `sh -c .*` failed with status 1") as caught:
+        run(sh(f"echo '{said}' >&2; exit 1"), log=log)
+    assert caught.value.full
+    assert said in caught.value.why
+    assert "docker system df" in caught.value.mend
+
+
+def test_another_failure_is_no_full_disk(log: Path | None) -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run(sh("echo space left for everybody; exit 1"), log=log)
+    assert not caught.value.full
+    assert caught.value.mend == ""
+
+
+def test_a_program_that_can_say_nothing_for_want_of_room_is_understood(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: type("Usage", (), {"free": 0}))
+    with pytest.raises(CommandFailed, match="A disk is full"):
+        run(["false"], log=tmp_path / "step.log")
+
+
+def test_a_log_that_does_not_take_a_word_is_named(tmp_path: Path) -> None:
+    log = tmp_path / "step.log"
+    log.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as full:
+        run(["true"], log=log)
+    assert full.value.filename == str(log)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_tied_program_ends_with_kailab_however_that_ends(tmp_path: Path, tied: bool) -> None:
+    note = tmp_path / "pid"
+    script = f"""
+from pathlib import Path
+from cluster.run import run
+run(["sh", "-c", "echo $$ > {note}.new; mv {note}.new {note}; exec sleep 60"], tied={tied})
+"""
+    kailab = subprocess.Popen([sys.executable, "-c", script])
+    try:
+        _until(note.exists)
+    finally:
+        kailab.kill()
+        kailab.wait()
+    program = int(note.read_text())
+    try:
+        if tied:
+            _until(lambda: not _runs(program))
+        else:
+            assert _runs(program)
+    finally:
+        if _runs(program):
+            os.kill(program, signal.SIGKILL)
+
+
+def _until(look: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not look():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return "sleep" in Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return False
+
+
+def test_a_tied_program_that_is_missing_is_named() -> None:
+    with pytest.raises(CommandFailed, match="not installed"):
+        run(["kailab-no-such-program"], tied=True)

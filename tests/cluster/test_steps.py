@@ -106,7 +106,41 @@ def test_a_full_disk_is_a_failed_step_too(workspace: Workspace) -> None:
     failed = run_into(failing(broken), workspace)
     assert "No space left on device" in failed.what
     assert "/var/lib/images.tar" in failed.what
+    assert "df -h" in failed.mend
     assert "kailab up" in failed.mend
+
+
+def test_an_engine_whose_disk_is_full_is_a_failed_step_that_says_so(workspace: Workspace) -> None:
+    def broken(log: Path, say: Say) -> str:
+        run(["sh", "-c", "echo Error response from daemon: write /x: no space left on device >&2; exit 1"], log=log)
+        return ""
+
+    failed = run_into(failing(broken), workspace)
+    assert failed.what.startswith("The bad step: A disk is full")
+    assert "docker system df" in failed.mend
+    assert "then `kailab up` again" in failed.mend
+
+
+def test_a_folder_for_logs_that_cannot_be_made_is_a_failed_step_too(workspace: Workspace) -> None:
+    workspace.state.mkdir()
+    workspace.logs.write_text("a file where a folder should be")
+    assert str(workspace.logs) in run_into(noting([], "one"), workspace).what
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="full(4) is Linux's")
+def test_a_step_that_went_well_is_none_the_worse_for_a_note_that_finds_no_room(workspace: Workspace) -> None:
+    workspace.state.mkdir()
+    (workspace.state / "durations.json.new").symlink_to("/dev/full")
+    done: list[str] = []
+
+    def slow(log: Path, say: Say) -> str:
+        time.sleep(1.1)  # shorter steps are not noted
+        done.append("slow")
+        return ""
+
+    run_steps([Step("slow", "Slow", 1, slow)], workspace, console())
+    assert done == ["slow"]
+    assert not (workspace.state / "durations.json").exists()
 
 
 def test_a_mistake_of_ours_is_not_hidden(workspace: Workspace) -> None:

@@ -78,6 +78,7 @@ def test_nothing_of_an_instructor_is_overwritten(tmp_path: Path, monkeypatch: py
     assert _done(workspace) == {"nbgrader_config.py": "kept", notebook: "kept"}
 
     home = workspace.work / "nbgrader"
+    assert home.stat().st_mode & 0o077 == 0
     with (home / "nbgrader_config.py").open("a") as file:
         file.write("c.CourseDirectory.course_id = 'ours'\n")
     monkeypatch.setattr(assignments, "CONFIG", assignments.CONFIG + "# newer\n")
@@ -87,10 +88,16 @@ def test_nothing_of_an_instructor_is_overwritten(tmp_path: Path, monkeypatch: py
     assert done == {notebook: "renewed", "release/lab-06": "renewed"}
     assert "'ours'" in (home / "nbgrader_config.py").read_text()
 
+    collected = home / "submitted" / "ada" / "lab-06"
+    collected.mkdir(parents=True)
+    monkeypatch.setattr(assignments, "_ABOUT", "## Newest\n")
+    assert _done(workspace)["release/lab-06"] == "kept, since there are submissions for it"
+
+    collected.rmdir()
     with Gradebook(f"sqlite:///{home / 'gradebook.db'}") as gradebook:
         gradebook.add_student("ada")
         gradebook.add_submission("lab-06", "ada")
-    monkeypatch.setattr(assignments, "_ABOUT", "## Newest\n")
+    monkeypatch.setattr(assignments, "_ABOUT", "## Newest of all\n")
     assert _done(workspace)["release/lab-06"] == "kept, since there are submissions for it"
     assert "Newest" not in (home / "release" / "lab-06" / "06_deployments.ipynb").read_text()
 

@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import nbformat
 import pytest
 
@@ -31,6 +32,14 @@ def test_a_chapter_has_what_every_chapter_has(chapter: Chapter) -> None:
     for part in ("Why this matters for AI", "```mermaid", f"lab({chapter.number})", "## Best practices",
                  "## Proved, and not proved here", "## Further reading"):  # fmt: skip
         assert part in text
+
+
+@ALL
+def test_a_chapter_says_its_minutes_and_its_waits_were_measured(chapter: Chapter) -> None:
+    assert chapter.minutes.wait is not None
+    title, minutes = chapter.notebook().cells[0].source.splitlines()[:3:2]
+    assert title.startswith(f"# Chapter {chapter.number}: ")
+    assert minutes == f"*About {chapter.minutes.total} minutes: {chapter.minutes}.*"
 
 
 @ALL
@@ -79,6 +88,6 @@ def _renamed(chapter: Chapter) -> object:
     from labs.catalog import lab_numbered
 
     lab = lab_numbered(chapter.number)
-    changed = lab.file.model_copy(update={"names": {**lab.file.names, "image": "ai-app:v9"}})
+    changed = msgspec.structs.replace(lab.file, names={**lab.file.names, "image": "ai-app:v9"})
     lab.__dict__["file"] = changed
     return lab

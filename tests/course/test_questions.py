@@ -45,7 +45,8 @@ def test_the_command_can_be_pasted() -> None:
 
 def test_what_is_shown_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "printed_by_kubectl", lambda *_: "a\nb")
-    asked = Asked(Workspace(tmp_path, tmp_path), LAB, question())
+    asked = Asked(Workspace(tmp_path, tmp_path), LAB, question(ask="Is it <i>in</i> `web`?"))
+    assert "&lt;i&gt;in&lt;/i&gt; <code>web</code>?" in asked.children[0].value
     asked.answer()
     assert "first" in asked.said.value
     asked.field.value = "<i>"

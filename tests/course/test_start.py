@@ -41,10 +41,12 @@ def _done(workspace: Workspace, number: int, *failing: str) -> None:
 def test_every_lab_is_there_with_its_minutes_and_every_chapter_with_a_link(workspace: Workspace) -> None:
     shown = table(workspace)
     for lab in all_labs():
-        assert f">{lab.file.minutes}</td>" in shown
+        assert f"{lab.file.minutes} for the lab (estimated)</td>" in shown
         assert f">0 of {sum(check.points for check in lab.spec.checks):g}</td>" in shown
     for chapter in chapters():
         assert f'<a href="{chapter.name}">{chapter.lab.title}</a>' in shown
+        assert f"<b>{chapter.minutes.total}</b>: {chapter.minutes}</td>" in shown
+    assert f"<td {startpage._LEFT}>{sum(chapter.minutes.total for chapter in chapters())}</td>" in shown
     assert f"<b>Begin with chapter {all_labs()[0].number}, " in shown
 
 
@@ -75,7 +77,9 @@ def test_after_the_last_lab_comes_the_first_that_is_open(workspace: Workspace) -
 
 def test_a_lab_without_a_chapter_says_how_to_begin_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(startpage, "chapters", list)
-    assert "(lab only: <code>make lab-6</code>)" in table(workspace)
+    shown = table(workspace)
+    assert "(lab only: <code>make lab-6</code>)" in shown
+    assert f"{lab_numbered(6).file.minutes} (estimated)</td>" in shown
 
 
 def test_the_page_is_a_valid_notebook_with_its_table_already_there(workspace: Workspace) -> None:

@@ -1,33 +1,43 @@
-"""Breaking and healing from outside, against an API server that keeps one node."""
+"""Breaking and healing from outside, against an API server that keeps one node and the fleet."""
 
 from __future__ import annotations
 
 import copy
+import json
 from typing import Any, cast
 
 import pytest
 
 from cluster.api import Api, ApiError
 from cluster.errors import KailabError
-from cluster.gpu import control, faults
+from cluster.gpu import SPEC, control, faults
+from cluster.gpu.devices import NodeGpus, gpus
+from cluster.gpu.node import sharing
 from cluster.gpu.node.readings import Fault, GpuFault
 
 LOST = GpuFault(Fault.LOST)
+TWO = NodeGpus("A100-80GB", 2)
+CUT = NodeGpus("A100-80GB", 2, mig={0: ("3g.40gb", "3g.40gb")})
 
 
 class FakeApi:
     """Nodes with resourceVersions, conflicts included."""
 
-    def __init__(self, *, simulated: bool = False, conflicts: int = 0) -> None:
-        labels = {"nvidia.com/gpu.present": "true", "nvidia.com/gpu.count": "2"}
+    def __init__(self, *, simulated: bool = False, conflicts: int = 0, spec: NodeGpus = TWO) -> None:
+        self.fleet = {} if simulated else {"gpu-a": json.dumps(spec.to_json())}
+        labels = {"nvidia.com/gpu.present": "true"}
         labels |= {"kailab.dev/simulated": "true"} if simulated else {}
+        annotations = {SPEC: json.dumps(spec.to_json())} if simulated else {}
+        capacity = {name: len(ids) for name, ids in sharing.device_ids(gpus("gpu-a", spec), sharing.Sharing()).items()}
         self.node: dict[str, Any] = {
-            "metadata": {"name": "gpu-a", "resourceVersion": "1", "labels": labels},
-            "status": {"capacity": {"nvidia.com/gpu": "2"}, "conditions": [{"type": "Ready", "status": "True"}]},
+            "metadata": {"name": "gpu-a", "resourceVersion": "1", "labels": labels, "annotations": annotations},
+            "status": {"capacity": {"cpu": "96", **capacity}, "conditions": [{"type": "Ready", "status": "True"}]},
         }
         self.conflicts = conflicts
 
-    def get(self, kind: str, name: str) -> Any:
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        if kind == "ConfigMap":
+            return {"data": self.fleet}
         return copy.deepcopy(self.node) if name == "gpu-a" else None
 
     def list(self, kind: str, **selectors: str) -> Any:
@@ -111,3 +121,53 @@ def test_a_simulated_nodes_status_follows() -> None:
     control.heal(api, control.slot("gpu-a/1"))
     assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "2"}
     assert made.node["status"]["conditions"][-1]["status"] == "True"
+
+
+def test_gpus_in_slices_can_fail_too() -> None:
+    for simulated in (False, True):
+        made, api = fake(simulated=simulated, spec=CUT)
+        control.fault(api, control.slot("gpu-a/1"), LOST)  # the label nvidia.com/gpu.count says 1 here
+        assert annotations(made) == {1: LOST}
+        with pytest.raises(KailabError, match="has GPUs 0 to 1"):
+            control.fault(api, control.slot("gpu-a/2"), LOST)
+
+
+def test_a_simulated_nodes_slices_go_with_their_gpu() -> None:
+    made, api = fake(simulated=True, spec=CUT)
+    control.fault(api, control.slot("gpu-a/0"), LOST)
+    assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "1", "nvidia.com/mig-3g.40gb": "0"}
+    control.heal(api, control.slot("gpu-a/0"))
+    assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "1", "nvidia.com/mig-3g.40gb": "2"}
+
+
+def test_a_fault_heals_when_the_fleet_has_changed_meanwhile() -> None:
+    made, api = fake()
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    made.fleet = {"gpu-a": json.dumps(NodeGpus("A100-80GB", 1).to_json())}
+    assert control.heal_all(api) == [control.Slot("gpu-a", 1)]
+    assert annotations(made) == {}
+
+
+def test_a_node_whose_sharing_is_on_its_way_back_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    world, api = fake()
+    asleep = []
+
+    def sleep(seconds: float) -> None:
+        asleep.append(seconds)
+        world.node["status"]["allocatable"] = {"cpu": "96", "nvidia.com/gpu": "2", "nvidia.com/gpu.shared": "0"}
+
+    monkeypatch.setattr(control.time, "sleep", sleep)
+    world.node["status"]["allocatable"] = {"cpu": "96", "nvidia.com/gpu.shared": "8"}
+    assert control.wait_as_described(api)
+    assert len(asleep) == 1
+
+
+def test_a_broken_gpu_is_not_waited_for_and_a_node_that_stays_otherwise_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world, api = fake()
+    world.node["status"]["allocatable"] = {"nvidia.com/gpu": "1"}
+    monkeypatch.setattr(control.time, "sleep", lambda _: None)
+    assert not control.wait_as_described(api, seconds=0)
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    assert control.wait_as_described(api, seconds=0)

@@ -28,7 +28,7 @@ def moment(found: tuple[Gpu, ...] = TWO, *holders: Holder, replicas: int = 1, lo
         for device in gpu.devices
     }
     health = {lost: faults.describe(LOST)} if lost else {}
-    return Moment("gpu-b", found, readings, holders, health, replicas)
+    return Moment("gpu-b", found, readings, holders, health, {"nvidia.com/gpu": replicas})
 
 
 def samples(made: Moment, name: str) -> list[tuple[dict[str, str], float]]:

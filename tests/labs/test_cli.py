@@ -54,7 +54,6 @@ def kailab(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 
     def run(*args: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["kailab", *args])
-        monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer sets its own
         with pytest.raises(SystemExit) as ended:
             cli.main()
         said = capsys.readouterr()

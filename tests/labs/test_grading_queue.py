@@ -15,7 +15,7 @@ from cluster import leases
 from cluster.api import Object
 from labs.grading.reading import Submission
 from labs.grading.remote import NAMESPACE, packing
-from labs.grading.remote.queue import MOST_BYTES, MOST_PARTS, MOST_TRIES, Claim, Desk, Queue
+from labs.grading.remote.queue import MOST_BYTES, MOST_EVIDENCE, MOST_TRIES, Claim, Desk, Queue
 from tests.fakeapi import FakeApi
 
 
@@ -163,11 +163,12 @@ def test_parts_of_a_lost_worker_are_written_over(api: FakeApi) -> None:
     assert Queue(api).result("ada") == (b"done", evidence)
 
 
-def test_evidence_that_is_too_large_is_left_out(api: FakeApi) -> None:
+def test_as_much_evidence_as_there_may_be_comes_back_whole(api: FakeApi) -> None:
+    evidence = random.Random(6).randbytes(MOST_EVIDENCE)
     Queue(api).put("ada", b"work", "room")
     with claimed(desk(api, "one")) as claim:
-        claim.finish(b"done", bytes(MOST_BYTES * MOST_PARTS + 1))
-    assert Queue(api).result("ada") == (b"done", None)
+        claim.finish(b"done", evidence)
+    assert Queue(api).result("ada") == (b"done", evidence)
 
 
 def test_who_kills_every_worker_is_hopeless_in_the_end(api: FakeApi) -> None:

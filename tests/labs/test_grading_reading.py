@@ -53,6 +53,16 @@ def test_of_a_notebook_only_manifest_cells_count_and_no_code_is_run(tmp_path: Pa
     assert _names(tmp_path) == (["a", "b"], "")
 
 
+@pytest.mark.parametrize(("metadata", "names"), [
+    ({"tags": ["demonstration"]}, []), ({"tags": ["mine"]}, ["a"]), ({"tags": "demonstration"}, ["a"]), ([], ["a"]),
+])  # fmt: skip
+def test_what_a_chapter_only_shows_is_no_work(metadata: object, names: list[str], tmp_path: Path) -> None:
+    notebook = json.loads(_notebook(f"%%manifest\n{GOOD.format('a')}"))
+    notebook["cells"][0]["metadata"] = metadata
+    (tmp_path / "lab.ipynb").write_text(json.dumps(notebook))
+    assert _names(tmp_path)[0] == names
+
+
 def test_a_problem_in_a_notebook_names_its_cell(tmp_path: Path) -> None:
     (tmp_path / "lab.ipynb").write_text(_notebook("1", "%%manifest\nkind: Pod\n"))
     assert "lab.ipynb, code cell 2, line 1: the object has no apiVersion" in _names(tmp_path)[1]

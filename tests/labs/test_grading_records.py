@@ -41,6 +41,15 @@ def test_a_record_comes_back_as_it_was(records: Records) -> None:
         assert records.of(record.student) == record
 
 
+def test_evidence_of_an_earlier_result_goes_with_it(records: Records) -> None:
+    records.keep(_record("ada", Outcome.PASS), {"format": "x"})
+    records.keep_verdict(_record("ada", Outcome.FAIL))
+    evidence = records.folder / "ada" / "evidence.json"
+    assert evidence.exists()
+    records.keep(_record("ada", Outcome.PASS), None)
+    assert not evidence.exists()
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"report": 3}', '{"report": null}'])
 def test_a_half_written_record_is_no_record(records: Records, text: str) -> None:
     records.keep(_record("ada", Outcome.PASS), None)

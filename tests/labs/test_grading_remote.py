@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from cluster.errors import KailabError
 from cluster.topology import NODES
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, all_labs, lab_numbered
-from labs.grading.remote import NAMESPACE, image, job, nodes, rights
+from labs.grading.reading import Submission
+from labs.grading.records import Records
+from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights
+from labs.grading.remote.queue import Desk, Queue
+from labs.grading.remote.run import RemoteRun
 from labs.grading.remote.where import Place
+from labs.lifecycle import Course
 from tests.fakeapi import FakeApi
 
 LABS = pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.namespace)
@@ -88,6 +95,31 @@ def test_another_cluster_needs_its_name_a_yes_and_an_image(
     with pytest.raises(KailabError) as refused, place.opened(Workspace(tmp_path, tmp_path)):
         pytest.fail("it was taken")
     assert missing in f"{refused.value.what} {refused.value.mend}"
+
+
+@pytest.mark.parametrize(("evidence", "left_out", "told"), [
+    (b"", 9_123_456, "9.1 MB"), (b"", 0, "lost on its way"), (packing.pack_evidence({"lab": 6})[0], 0, ""),
+])  # fmt: skip
+def test_the_table_tells_whose_evidence_is_missing_and_how_to_get_it(
+    evidence: bytes, left_out: int, told: str, tmp_path: Path
+) -> None:
+    api, lab = FakeApi(), lab_numbered(6)
+    course, records = Course(Workspace(tmp_path, tmp_path), api, "uid"), Records(tmp_path / "grades.csv", lab)  # type: ignore[arg-type]
+    report = Report(6, "s", "t", "lab-06", (CheckResult("c", "run", "t", Outcome.PASS, 1, 1),), 1.0,
+                    ClusterInfo("c", "v", "u"))  # fmt: skip
+    Queue(api).put("key", b"", "grade-06-x")
+    claim = Desk(api, "worker", lambda: None).claim()
+    assert claim is not None
+    with claim.held:
+        claim.finish(packing.pack_verdict(packing.Verdict(report, (), "", "then", 1.0, left_out)), evidence)
+    run = RemoteRun(course, lab, records, Place())
+    run._wanted["key"] = Submission("ada", tmp_path / "ada", (), ()), []
+    run._fetch(Queue(api), "key")
+    with records.table.open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["points"], told in row["note"], bool(row["note"])) == ("1", True, bool(told))
+    assert not told or f"kailab grade {tmp_path / 'ada'} --lab 6" in row["note"]
+    assert (records.folder / "ada" / "evidence.json").exists() is not bool(told)
 
 
 def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:

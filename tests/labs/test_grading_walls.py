@@ -8,7 +8,7 @@ import pytest
 
 from labs.catalog import all_labs
 from labs.grading.rooms import kinds_for
-from labs.grading.walls import EVERYDAY, harden, moved, refusal, walls
+from labs.grading.walls import EVERYDAY, harden, limit_range, moved, refusal, walls
 
 
 def _deployment(pod: dict[str, Any]) -> dict[str, Any]:
@@ -32,6 +32,8 @@ def test_what_is_left_open_is_filled_in_and_what_is_said_stays() -> None:
 @pytest.mark.parametrize("item", [
     {"kind": "Deployment", "metadata": {"name": "a"}}, {"kind": "Deployment", "metadata": {}, "spec": []},
     _deployment({"containers": "none", "securityContext": 3}), _deployment({"containers": [None, {}]}),
+    _deployment({"containers": 3, "initContainers": True}),
+    _deployment({"containers": [{"securityContext": {"capabilities": {"add": 1.5}}}]}),
     {"kind": "CronJob", "metadata": {"name": "a"}, "spec": {"jobTemplate": None}},
 ])  # fmt: skip
 def test_broken_objects_pass_through_for_the_api_server_to_judge(item: dict[str, Any]) -> None:
@@ -78,27 +80,25 @@ def test_every_labs_own_answers_are_of_kinds_that_may_be_handed_in(lab: Any) -> 
     assert not {"pods/exec", "namespaces", "nodes", "*"} & {it for rule in role["rules"] for it in rule["resources"]}
 
 
-@pytest.mark.parametrize(("resources", "requested", "limit"), [
-    ({}, "10m", "500m"), ({"requests": {"cpu": "100m"}}, "100m", "500m"), ({"requests": {"cpu": 4}}, 4, 4),
-    ({"requests": {"cpu": "4"}, "limits": {"cpu": "8"}}, "4", "8"), ({"limits": {"cpu": "2"}}, None, "2"),
-    ({"requests": {"cpu": "many"}}, "many", None), ({"requests": {"cpu": None}}, None, None),
+def test_what_a_manifest_says_of_resources_stays_as_it_is() -> None:
+    """A check tells whether a student has set them; what runs without gets them from the API server."""
+    container = {"name": "a", "resources": {"limits": {"cpu": "2"}}}
+    made = harden(_deployment({"containers": [container, {"name": "b"}]}))["spec"]["template"]["spec"]["containers"]
+    assert made[0]["resources"] == container["resources"]
+    assert "resources" not in made[1]
+
+
+@pytest.mark.parametrize(("resources", "cpu"), [
+    ({}, "500m"), ({"requests": {"cpu": "100m"}}, "500m"), ({"requests": {"cpu": 4}}, 4),
+    ({"requests": {"cpu": "many"}}, "500m"), ({"requests": {"cpu": None}}, "500m"), ({"requests": 3}, "500m"),
+    ([], "500m"), ("all", "500m"), ({"requests": {"cpu": [1]}}, "500m"),
 ])  # fmt: skip
-def test_a_limit_that_is_left_open_never_contradicts_the_request(resources: Any, requested: Any, limit: Any) -> None:
-    made = _hardened(resources)
-    assert (made["requests"].get("cpu"), made["limits"].get("cpu")) == (requested, limit)
-
-
-@pytest.mark.parametrize("resources", [[], "all"])
-def test_what_is_no_resources_is_left_to_the_api_server(resources: Any) -> None:
-    assert _hardened(resources) == resources
-    assert _hardened({"limits": resources})["limits"] == resources
-    assert _hardened({"requests": resources})["requests"] == resources
-
-
-def _hardened(resources: Any) -> Any:
-    container = {"name": "main", "image": "x", "resources": resources}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": {"containers": [container]}}
-    return harden(pod)["spec"]["containers"][0]["resources"]
+def test_a_limit_that_is_left_open_never_contradicts_the_request(resources: Any, cpu: Any) -> None:
+    small = {"name": "small", "resources": {"requests": {"cpu": "1m"}}}
+    items = [_deployment({"containers": [small], "initContainers": [{"name": "main", "resources": resources}]})]
+    (limits,) = limit_range(items)["spec"]["limits"]
+    assert limits["default"]["cpu"] == cpu
+    assert limits["defaultRequest"]["cpu"] == "10m"
 
 
 def test_a_lab_may_need_a_larger_room() -> None:

@@ -90,6 +90,20 @@ def test_a_verdict_travels_whole(world: World) -> None:
     assert packing.unpack_evidence(found[1]) == {"seen": 1}
 
 
+def test_evidence_that_is_too_large_is_left_out_and_the_verdict_says_so(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MOST_EVIDENCE", 10)
+    world.answers = [judged()]
+    verdict = world.run()
+    assert verdict is not None
+    assert verdict.left_out > 10
+    assert verdict.report == judged().report
+    found = Queue(world.api).result("ada")
+    assert found is not None
+    assert found[1] is None
+
+
 def test_a_failure_that_is_none_of_time_stands_at_once(world: World) -> None:
     world.answers = [judged(lost="shape")]
     verdict = world.run()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import pytest
 from cluster.workspace import Workspace
 from course.__main__ import environment
 from course.chapters import Chapter, chapters
+from course.minutes import Machine, measured, record
 from course.questions import printed_by_kubectl, questions
 from labs.lifecycle import Course, finish
 from tests.system.conftest import kailab
@@ -33,14 +37,18 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     notebook = chapter.notebook(solved=True)
     try:
+        begun = time.monotonic()
         nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+        cells = time.monotonic() - begun
         said = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
         for name, pattern in chapter.promises().items():
             printed = _printed(next(cell for cell in notebook.cells if cell.id == name))
             assert re.search(pattern, printed, re.DOTALL), f"{name} does not say {pattern!r}: {printed}"
         assert not [text for text in said if "✗" in text or "Traceback" in text]
         assert any("✓" in text for text in said)
+        begun = time.monotonic()
         report = kailab("check", str(chapter.number), KAILAB_HOME=str(home))
+        check = time.monotonic() - begun
         assert report.returncode == 0, report.stdout
         for question in questions(chapter.number):
             printed = printed_by_kubectl(student, chapter.lab, question)
@@ -49,6 +57,19 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
     finally:
         with Course.opened(student) as course:
             finish(course, chapter.lab)
+    _minutes_are_true(chapter, Machine(math.ceil(cells), math.ceil(check)))
+
+
+def _minutes_are_true(chapter: Chapter, now: Machine) -> None:
+    """What the built chapter says of the machine's part is what was measured just now, more or less.
+
+    The first measurement of a chapter is written down by itself: tests/course/test_chapters.py asks for it.
+    """
+    if os.environ.get("KAILAB_REWRITE_MEASURED") or chapter.number not in measured():
+        record(chapter.number, now)
+    noted = measured()[chapter.number]
+    again = f"KAILAB_REWRITE_MEASURED=1 pytest -m cluster tests/system/test_chapters.py -k {chapter.path.stem}"
+    assert noted.is_true(now.seconds), f"course/measured.yaml has {noted}, now it was {now}. To write that: {again}"
 
 
 def _printed(cell: Any) -> str:

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from cluster.api import Api, Object
-from labs.catalog import lab_numbered
+from labs.catalog import LabFolder, all_labs, facts, fill_in, lab_numbered, read_manifests
 from labs.grading.walls import GRADING_LABEL
 from tests.system.conftest import eventually, kailab
 
@@ -73,6 +73,14 @@ def _hand_in(folder: Path, *more: Object, source: str = "solution") -> None:
         (folder / "more.yaml").write_text(yaml.safe_dump_all(copy.deepcopy(list(more))))
 
 
+def _answer(folder: Path, source: Path, lab: LabFolder) -> str:
+    """A right answer as a student would hand it in."""
+    known = facts(lab.namespace)
+    folder.mkdir(parents=True)
+    (folder / "all.yaml").write_text(yaml.safe_dump_all([fill_in(item, known) for item in read_manifests(source)]))
+    return str(folder)
+
+
 def _table(path: Path) -> dict[str, dict[str, str]]:
     with path.open() as file:
         return {row["student"]: row for row in csv.DictReader(file)}
@@ -80,6 +88,20 @@ def _table(path: Path) -> dict[str, dict[str, str]]:
 
 def _rooms(api: Api) -> list[str]:
     return [item["metadata"]["name"] for item in api.list("Namespace", labelSelector=GRADING_LABEL)[0]]
+
+
+@pytest.mark.parametrize("lab", [lab for lab in all_labs() if lab != LAB], ids=lambda lab: lab.namespace)
+def test_right_work_gets_full_points(api: Api, home: Path, tmp_path: Path, lab: LabFolder) -> None:
+    """Every other lab's own solution, within a class's walls; its author gate tries it without them."""
+    handed_in = _answer(tmp_path / "in" / "ada", lab.path / "solution", lab)
+    out = tmp_path / "grades.csv"
+    ran = kailab("grade", handed_in, "--lab", str(lab.number), "--out", str(out), KAILAB_HOME=str(home))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    row = _table(out)["ada"]
+    assert (row["percent"], row["problems"]) == ("100.0", "0"), (
+        tmp_path / "grades-feedback" / "ada" / "result.json"
+    ).read_text()
+    assert not _rooms(api)
 
 
 def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp_path: Path) -> None:

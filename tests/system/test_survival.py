@@ -1,25 +1,31 @@
-"""What must not break the course: stopped nodes, other clusters, two bring-ups, Ctrl-C, an API server that is away."""
+"""What must not break the course: stopped nodes, other clusters, two bring-ups, Ctrl-C, kills, a full disk, an API
+server that is away."""
 
 from __future__ import annotations
 
 import ipaddress
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from cluster import images as builder
 from cluster.api import Api
 from cluster.engine import Engine
+from cluster.images import ImageRecipe
 from cluster.topology import NODES, container_name
 from cluster.workspace import Workspace
 from labs.catalog import facts, fill_in, lab_numbered
 from tests.system.conftest import eventually, kailab
+from tests.system.proxy import UnixSocketProxy
 
 pytestmark = pytest.mark.cluster
 
@@ -126,6 +132,91 @@ def test_an_api_server_that_goes_away_costs_no_point(engine: Engine, workspace: 
         outcomes = _run_outcomes(output)
         assert outcomes <= {"pass", "error", "skipped"}, output
     eventually(lambda: kailab("status").returncode == 0, seconds=120)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False)
+    if mounted.returncode != 0:
+        pytest.skip("may not mount here")
+    yield folder
+    subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+def test_a_full_disk_is_said_and_costs_nothing(home: Path, small_disk: Path) -> None:
+    state = shutil.copytree(home, small_disk / ".kailab")
+    try:
+        assert kailab("start", "6", KAILAB_HOME=str(state)).returncode == 0
+        before = {path: path.read_bytes() for path in (state / "progress.json", *(small_disk / "work").rglob("*.yaml"))}
+        _fill_up(small_disk / "filler")
+        report = kailab("check", "6", "--quick", "--json", KAILAB_HOME=str(state))
+        assert report.returncode == 1, report.stderr
+        assert "error" not in {check["outcome"] for check in json.loads(report.stdout)["checks"]}
+        hint = kailab("hint", "6", "--task", "run", KAILAB_HOME=str(state), COLUMNS="200")
+        assert hint.returncode == 2
+        assert "No space left on device" in hint.stderr
+        assert "free some space" in hint.stderr
+        assert "Traceback" not in report.stderr + hint.stderr
+        assert {path: path.read_bytes() for path in before} == before
+        (small_disk / "filler").unlink()
+        assert kailab("hint", "6", "--task", "run", KAILAB_HOME=str(state)).returncode == 0
+    finally:
+        (small_disk / "filler").unlink(missing_ok=True)
+        assert kailab("finish", "6", KAILAB_HOME=str(state)).returncode == 0
+
+
+def _fill_up(filler: Path) -> None:
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+def test_a_build_that_was_killed_is_made_again_and_then_no_more(
+    engine: Engine, workspace: Workspace, tmp_path: Path
+) -> None:
+    """The first build dies in the middle of a layer, with all that it had started."""
+    recipe = ImageRecipe(f"kailab-test/half:{tmp_path.name}", tmp_path / "app")
+    recipe.context.mkdir()
+    (recipe.context / "Dockerfile").write_text(
+        'ARG BASE\nFROM ${BASE}\nRUN echo in the middle && sleep 2 && echo "the end" > /end\n'
+    )
+    log = tmp_path / "log"
+    program = f"""
+from pathlib import Path
+from cluster import engine, images, workspace
+recipe = images.ImageRecipe({recipe.name!r}, Path({str(recipe.context)!r}))
+here = workspace.Workspace.here()
+images.build(here, engine.require(), recipe, Path({str(log)!r}), registry=lambda: False)
+"""
+    killed = subprocess.Popen([sys.executable, "-c", program], start_new_session=True)
+    try:
+        eventually(lambda: log.exists() and "\nin the middle" in log.read_text(), seconds=30)
+        killed.kill()
+        assert killed.wait() == -signal.SIGKILL
+        assert not builder.is_built(engine, recipe)
+        builder.build(workspace, engine, recipe, log, registry=lambda: False)
+        assert builder.is_built(engine, recipe)
+        end = engine.run("run", "--rm", "--entrypoint", "cat", recipe.name, "/end").stdout
+        assert end == "the end\n"
+        log.unlink()
+        builder.build(workspace, engine, recipe, log, registry=lambda: False)
+        assert not log.exists(), "what is whole was built again"
+    finally:
+        engine.run("image", "rm", "--force", recipe.name, check=False)
+
+
+def test_an_engine_is_the_same_behind_docker_host(engine: Engine, tmp_path: Path) -> None:
+    if engine.program != "docker":
+        pytest.skip("DOCKER_HOST is Docker's")
+    with UnixSocketProxy(Path(engine.endpoint().removeprefix("unix://"))) as proxy:
+        for command in ("status", "up"):
+            before = proxy.count
+            done = kailab(command, DOCKER_HOST=f"tcp://127.0.0.1:{proxy.port}")
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert proxy.count > before
 
 
 def _check(home: Path, *args: str) -> subprocess.Popen[str]:

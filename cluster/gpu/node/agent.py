@@ -23,7 +23,7 @@ import grpc
 
 from cluster.api import Api, ApiError, Object, Stop, Target, Unreachable
 from cluster.errors import KailabError
-from cluster.gpu import METRICS_PORT, NAMESPACE, devices, faults
+from cluster.gpu import FLEET_CONFIG_MAP, METRICS_PORT, NAMESPACE, devices, faults
 from cluster.gpu.node import sharing
 from cluster.gpu.node.allocations import Allocations, key_of
 from cluster.gpu.node.board import Board
@@ -42,7 +42,6 @@ from cluster.gpu.node.web import Pages
 
 log = logging.getLogger(__name__)
 
-FLEET_CONFIG_MAP = "fleet"
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TURN_SECONDS = 0.5
 
@@ -120,11 +119,10 @@ class Agent:
     def moment(self) -> Moment:
         """All of the node's GPUs as they are now."""
         readings = {device.uuid: self._silicon.reading(device.uuid) for gpu in self._gpus for device in gpu.devices}
-        count = self._board.sharing.replicas.get(sharing.GPU_RESOURCE, 1)
+        replicas = self._board.sharing.replicas
         with self._lock:
-            return Moment(
-                self._node, self._gpus, readings, self._holders, self._health(), count, tuple(self._problems.values())
-            )
+            problems = tuple(self._problems.values())
+            return Moment(self._node, self._gpus, readings, self._holders, self._health(), replicas, problems)
 
     def _turn(self) -> None:
         """What must be looked at again and again; one part's trouble doesn't stop the others."""

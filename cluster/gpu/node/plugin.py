@@ -126,6 +126,8 @@ def prefer(
     if any("::" in one for one in free):
         return [*required, *_spread(free, [*held, *required], missing)]
     peers = {gpu.uuid: {gpus[peer].uuid for peer in gpu.peers if peer < len(gpus)} for gpu in gpus}
+    if not any(peers.get(one) for one in free):  # slices have no links, and there may be too many to try all groups
+        return [*required, *free[:missing]]
 
     def links(group: tuple[str, ...]) -> int:
         everyone = [*required, *group]

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from cluster.gpu import faults
 from cluster.gpu.devices import Gpu, uuid_of
 from cluster.gpu.node.podresources import Holder
 from cluster.gpu.node.readings import Reading
+from cluster.gpu.node.sharing import GPU_RESOURCE
 
 
 @dataclass(frozen=True)
 class Moment:
-    """`readings` and `health` (empty: healthy) by UUID; `holders` with device UUIDs or replica IDs; `problems` are
-    what an administrator should mend, such as a sharing configuration that can't be read."""
+    """`readings` and `health` (empty: healthy) by UUID; `holders` with device UUIDs or replica IDs; `replicas` by
+    resource, where they are more than one; `problems` are what an administrator should mend, such as a sharing
+    configuration that can't be read."""
 
     node: str
     gpus: tuple[Gpu, ...]
     readings: Mapping[str, Reading]
     holders: tuple[Holder, ...]
     health: Mapping[str, str]
-    replicas: int = 1
+    replicas: Mapping[str, int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
     def held(self, uuid: str) -> list[tuple[Holder, str]]:
@@ -36,7 +38,7 @@ def status(moment: Moment) -> dict[str, Any]:
     """The JSON that `kailab gpu status` shows."""
     return {
         "node": moment.node,
-        "replicas": moment.replicas,
+        "replicas": moment.replicas.get(GPU_RESOURCE, 1),
         "problems": list(moment.problems),
         "gpus": [_gpu(moment, gpu) for gpu in moment.gpus],
     }
@@ -55,9 +57,11 @@ def _gpu(moment: Moment, gpu: Gpu) -> dict[str, Any]:
         "fault": faults.describe(reading.fault) if reading.fault else "",
         "health": moment.health.get(gpu.uuid, ""),
         "mig": [
-            {"profile": cut.profile.name, **_device(moment, cut.uuid, moment.readings[cut.uuid])} for cut in gpu.mig
+            {"profile": cut.profile.name, "replicas": moment.replicas.get(cut.resource, 1),
+             **_device(moment, cut.uuid, moment.readings[cut.uuid])}
+            for cut in gpu.mig
         ],
-    }
+    }  # fmt: skip
 
 
 def _device(moment: Moment, uuid: str, reading: Reading) -> dict[str, Any]:

@@ -4,7 +4,7 @@ Real are the Node and Pod objects, the scheduler, the controllers and the API se
 kubelets. Nothing runs in such a pod.
 """
 
-from cluster.gpu.scale.membership import join, leave, members, reopen, use_by_zone, wait_ready
+from cluster.gpu.scale.membership import join, leave, members, reopen, wait_ready
 from cluster.gpu.scale.plan import fleet, nodes, spread
 
-__all__ = ["fleet", "join", "leave", "members", "nodes", "reopen", "spread", "use_by_zone", "wait_ready"]
+__all__ = ["fleet", "join", "leave", "members", "nodes", "reopen", "spread", "wait_ready"]

@@ -5,14 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from cluster.api import Api, ApiError, Object
 from cluster.cordons import set_unschedulable
 from cluster.errors import KailabError
-from cluster.gpu import NAMESPACE, SIMULATED
-from cluster.gpu.node.sharing import GPU_RESOURCE
-from cluster.gpu.scale.plan import GROUP
+from cluster.gpu import GROUP, NAMESPACE, SIMULATED
 
 SELECTOR = f"{SIMULATED}=true"
 WRITERS = 16
@@ -69,8 +66,13 @@ def join(api: Api, nodes: Sequence[Object], progress: Progress = lambda _: None)
             if refused.status != 409 or not _is_ours(api, name):
                 raise
         # Every new node gets a taint as not ready, also one that is. The node controller takes it away from two dozen
-        # nodes a second, and until then no pod goes there.
-        api.patch("Node", name, "", [{"op": "replace", "path": "/spec/taints", "value": node["spec"]["taints"]}])
+        # nodes a second, and until then no pod goes there. Who wrote which field of it nobody asks, and it is a third
+        # of the object in every listing; taken away once, it stays away ("Clearing managedFields" in kubernetes.io's
+        # page on server-side apply).
+        api.patch("Node", name, "", [
+            {"op": "replace", "path": "/spec/taints", "value": node["spec"]["taints"]},
+            {"op": "add", "path": "/metadata/managedFields", "value": [{}]},
+        ])  # fmt: skip
 
     with ThreadPoolExecutor(WRITERS) as pool:
         _delete_leases(api, {node["metadata"]["name"] for node in missing}, pool)
@@ -157,28 +159,6 @@ def _pods_on(api: Api, names: set[str]) -> Iterator[tuple[str, str]]:
         if str(row["cells"][6]) in names:  # NODE
             metadata = row["object"]["metadata"]
             yield metadata["namespace"], metadata["name"]
-
-
-def use_by_zone(api: Api) -> list[tuple[str, Sequence[tuple[int, int]]]]:
-    """Simulated nodes by zone: GPUs in use and GPUs in all, node by node. Empty, and cheap, without any."""
-    if not members(api):
-        return []
-    nodes, _ = api.list("Node", labelSelector=SELECTOR)
-    pods, _ = api.list("Pod", fieldSelector="status.phase!=Succeeded,status.phase!=Failed")
-    used: dict[str, int] = {}
-    for pod in pods:
-        node = pod["spec"].get("nodeName", "")
-        used[node] = used.get(node, 0) + sum(map(_gpus, pod["spec"]["containers"]))
-    zones: dict[str, list[tuple[int, int]]] = {}
-    for node in sorted(nodes, key=lambda one: str(one["metadata"]["name"])):
-        zone = node["metadata"]["labels"].get("topology.kubernetes.io/zone", "")
-        total = int(node["status"].get("capacity", {}).get(GPU_RESOURCE, 0))
-        zones.setdefault(zone, []).append((used.get(node["metadata"]["name"], 0), total))
-    return sorted(zones.items())
-
-
-def _gpus(container: dict[str, Any]) -> int:
-    return int((container.get("resources", {}).get("limits") or {}).get(GPU_RESOURCE, 0))
 
 
 def reopen(api: Api, group: str) -> None:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cluster.gpu import SIMULATED, devices, faults, labels
+from cluster.gpu import GROUP, SIMULATED, SPEC, devices, faults, labels
 from cluster.gpu.devices import NodeGpus
 from cluster.gpu.fleet import Entry, Fleet, Simulated
 from cluster.gpu.node import sharing
 from cluster.topology import GPU_TAINT, taint
 
-GROUP = "kailab.dev/fleet"
 # KWOK plays the nodes with this annotation; the taint of the same name keeps pods away that want to do real work.
 FAKE = "kwok.x-k8s.io/node"
 REGIONS = ("eu-west", "us-east", "ap-south", "us-west", "eu-north", "sa-east", "af-south", "me-central", "ap-east",
@@ -60,7 +60,7 @@ def _node(name: str, group: str, region: str, zone: str, spec: NodeGpus) -> dict
         "kind": "Node",
         "metadata": {
             "name": name,
-            "annotations": {FAKE: "fake"},
+            "annotations": {FAKE: "fake", SPEC: json.dumps(spec.to_json())},
             # Not kubernetes.io/os: that is what the DaemonSets of every real node select by, kube-proxy's first.
             "labels": {
                 "kubernetes.io/hostname": name,

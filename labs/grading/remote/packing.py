@@ -12,18 +12,22 @@ from checkers.report.document import from_document, to_document
 from checkers.results import Report
 from cluster.api import Object
 from labs.grading.reading import Submission
-from labs.grading.remote.queue import MOST_BYTES
+from labs.grading.remote.queue import MOST_BYTES, MOST_EVIDENCE
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a worker found: a report, or `why` there is none; `problems` are what the API server refused."""
+    """What a worker found: a report, or `why` there is none; `problems` are what the API server refused.
+
+    `left_out`: bytes of packed evidence that were too many to send.
+    """
 
     report: Report | None
     problems: tuple[str, ...]
     why: str
     graded_at: str
     seconds: float
+    left_out: int = 0
 
 
 def key(submission: Submission, lab_digest: str) -> str:
@@ -68,8 +72,10 @@ def unpack_verdict(packed: bytes) -> Verdict:
     return Verdict(**{**document, "report": report, "problems": tuple(document["problems"])})
 
 
-def pack_evidence(document: dict[str, Any] | None) -> bytes:
-    return b"" if document is None else _pack(document)
+def pack_evidence(document: dict[str, Any] | None) -> tuple[bytes, int]:
+    """The packed evidence, empty where there is none to send, and how many bytes were too many."""
+    packed = b"" if document is None else _pack(document)
+    return (packed, 0) if len(packed) <= MOST_EVIDENCE else (b"", len(packed))
 
 
 def unpack_evidence(packed: bytes | None) -> dict[str, Any] | None:

@@ -25,7 +25,7 @@ WORK, CLAIM, RESULT, PART = "work", "claim", "result", "part"
 ALONE = "kailab.dev/alone"  # label of a Lease: judged when nothing else runs
 ROOM = "kailab.dev/room"  # annotation of a Lease: the namespace to judge in
 MOST_BYTES = 700_000  # in one ConfigMap: in base64 a third more, and etcd takes 1.5 MiB in all
-MOST_PARTS = 12
+MOST_EVIDENCE = 12 * MOST_BYTES  # of one submission: etcd, 2 GiB in all, has to hold those of many
 MOST_TRIES = 3
 
 
@@ -57,7 +57,7 @@ class Queue:
         return [_open(lease) for lease in listed(self._api)]
 
     def result(self, key: str) -> tuple[bytes, bytes | None] | None:
-        """The packed verdict and the packed evidence (None where it was too large to keep); None while open."""
+        """The packed verdict and the packed evidence (None where there is none); None while open."""
         found = self._api.get("ConfigMap", _named(RESULT, key), NAMESPACE)
         if found is None:
             return None
@@ -96,9 +96,12 @@ class Claim:
         return self.tries > MOST_TRIES
 
     def finish(self, verdict: bytes, evidence: bytes) -> bool:
-        """Keep the result; False when the claim has passed to another, whose result counts then."""
+        """Keep the result; False when the claim has passed to another, whose result counts then.
+
+        Of evidence at most MOST_EVIDENCE: whoever leaves it out says so in the verdict.
+        """
+        assert len(evidence) <= MOST_EVIDENCE
         parts = [evidence[start : start + MOST_BYTES] for start in range(0, len(evidence), MOST_BYTES)]
-        parts = parts if len(parts) <= MOST_PARTS else []
         if not self.held.is_mine():
             return False
         for number, part in enumerate(parts):

@@ -191,6 +191,7 @@ class RemoteRun:
             student=submission.student, submission=str(submission.path), digest=submission.digest,
             lab_digest=lab_digest(self.lab), graded_at=verdict.graded_at, seconds=verdict.seconds,
             problems=(*submission.problems, *unsendable, *verdict.problems), report=verdict.report, why=verdict.why,
+            note=_without_evidence(submission, self.lab, verdict.left_out) if verdict.report and not evidence else "",
         )  # fmt: skip
         self.records.keep(record, evidence)
         self._results[submission.student] = record
@@ -217,6 +218,12 @@ class RemoteRun:
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
+
+
+def _without_evidence(submission: Submission, lab: LabFolder, size: int) -> str:
+    how = f"{size / 1e6:.1f} MB are more than the cluster can keep" if size else "it was lost on its way"
+    return (f"The points stand, but without evidence ({how}), so they can't be regraded. To have it: "
+            f"kailab grade {submission.path} --lab {lab.number} --out with-evidence.csv")  # fmt: skip
 
 
 _LOOK_WITH = f"kubectl -n {NAMESPACE} describe pods; the same command goes on where it was"

@@ -95,12 +95,13 @@ class Worker:
                 return self._again(claim, claim.put_back)
             if judged and self._may_owe_it_to_others(judged, claim, before):
                 return self._again(claim, claim.again_alone)
+        evidence, left_out = pack_evidence(judged.evidence if judged else None)
         verdict = Verdict(
             judged.report if judged else None, judged.problems if judged else (), why,
-            started.isoformat(timespec="seconds"), round(time.monotonic() - clock, 2),
+            started.isoformat(timespec="seconds"), round(time.monotonic() - clock, 2), left_out,
         )  # fmt: skip
         self.closing.submit(self._demolish, claim.room)
-        kept = claim.finish(pack_verdict(verdict), pack_evidence(judged.evidence if judged else None))
+        kept = claim.finish(pack_verdict(verdict), evidence)
         points = f"{judged.report.points:g} points" if judged else why
         log.info("%s: %s, %.0f s%s", claim.key, points, verdict.seconds, "" if kept else ", but another was first")
         return None

@@ -1,0 +1,57 @@
+"""The prober's own program, as it runs in its pod."""
+
+from __future__ import annotations
+
+import http.client
+import importlib.util
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from checkers.prober import addon
+
+TOKEN = "a-token"
+DELAYED_ACK = 0.04  # seconds: the least for which Linux holds an acknowledgement back (TCP_DELACK_MIN in its sources)
+
+
+@pytest.fixture
+def prober(monkeypatch: pytest.MonkeyPatch) -> Iterator[http.client.HTTPConnection]:
+    """A connection to it that is kept open, as the API server keeps its own."""
+    monkeypatch.setenv("PROBER_TOKEN", TOKEN)
+    spec = importlib.util.spec_from_file_location("prober_program", addon.IMAGE.context / "prober.py")
+    assert spec
+    assert spec.loader
+    program: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(program)
+    with program.Server(("127.0.0.1", 0), program.Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,)).start()
+        with closing(http.client.HTTPConnection(*server.server_address, timeout=10)) as connection:
+            yield connection
+        server.shutdown()
+
+
+def ask(prober: http.client.HTTPConnection, path: str, question: Any) -> tuple[int, Any]:
+    prober.request("POST", path, json.dumps(question), {"X-Kailab-Token": TOKEN})
+    answer = prober.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def test_every_answer_on_a_kept_connection_comes_at_once(prober: http.client.HTTPConnection) -> None:
+    # A new connection is acknowledged at once for a while, so what counts are the later answers.
+    took = []
+    for _ in range(40):
+        began = time.perf_counter()
+        assert ask(prober, "/tcp", {"host": "127.0.0.1", "port": prober.port}) == (200, {"open": True})
+        took.append(time.perf_counter() - began)
+    assert min(took[-10:]) < DELAYED_ACK / 2
+
+
+def test_it_answers_nobody_without_the_token(prober: http.client.HTTPConnection) -> None:
+    prober.request("POST", "/dns", json.dumps({"name": "localhost"}), {"X-Kailab-Token": "another"})
+    answer = prober.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (403, {"error": "wrong token"})

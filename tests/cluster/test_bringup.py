@@ -1,0 +1,160 @@
+"""What an interrupted or crowded-out bring-up left behind is not taken for whole by the next."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import platform
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster import bringup, nodes
+from cluster.engine import Engine
+from cluster.topology import NODES
+from cluster.workspace import Workspace
+
+ENGINE = Engine("docker", "28.2.2")
+
+
+def kubeconfig() -> str:
+    certificate = "LS0tLS1CRUdJTiBDRVJUSUZJQ0FURS0tLS0tCg=="
+    return json.dumps({
+        "current-context": "kind-x", "contexts": [{"name": "kind-x", "context": {"cluster": "x", "user": "x"}}],
+        "clusters": [{"name": "x", "cluster": {"server": "https://x", "certificate-authority-data": certificate}}],
+        "users": [{"name": "x", "user": {"token": "t"}}],
+    })  # fmt: skip
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    (tmp_path / ".kailab").mkdir()
+    return Workspace(tmp_path / ".kailab", tmp_path / "cache")
+
+
+@pytest.fixture
+def kind(tmp_path: Path) -> Path:
+    """A stand-in that refuses a lock as kind does, and a kubeconfig that is not whole."""
+    program = tmp_path / "kind"
+    program.write_text(
+        "#!/bin/sh\n"
+        "for last; do :; done\n"
+        'if [ -e "$last.lock" ]; then echo "failed to lock config file"; exit 1; fi\n'
+        'if [ -e "$last" ]; then echo "failed to get kubeconfig to merge"; exit 1; fi\n'
+        'echo "$@" > "$last"\n'
+    )
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("part", ["", "{", kubeconfig()[:200], "apiVersion: v1\nclusters:\n- cluster:\n    cert"])
+def test_a_part_of_a_kubeconfig_is_not_usable(workspace: Workspace, part: str) -> None:
+    workspace.kubeconfig.write_text(part)
+    assert not bringup.is_usable(workspace.kubeconfig)
+
+
+def test_no_kubeconfig_is_not_usable_either(workspace: Workspace) -> None:
+    assert not bringup.is_usable(workspace.kubeconfig)
+
+
+@pytest.mark.parametrize("left", ["kubeconfig.lock", "kubeconfig"])
+def test_kind_does_not_stumble_over_what_a_killed_one_left(workspace: Workspace, kind: Path, left: str) -> None:
+    (workspace.state / left).write_text("apiVer")
+    bringup._run_kind(workspace, kind, ENGINE, "export", "kubeconfig", log=workspace.logs / "nodes.log")
+    assert workspace.kubeconfig.read_text().startswith(f"export kubeconfig --name {workspace.cluster_name}")
+
+
+class Making(bringup.Bringup):
+    """The step that makes nodes, with its calls noted instead of done."""
+
+    def __init__(self, workspace: Workspace, engine: Engine) -> None:
+        super().__init__(workspace, bringup.Extras())
+        self._engine = engine
+        self.done: list[str] = []
+
+    def make(self, said: list[str]) -> str:
+        return self._make_nodes(self._workspace.logs / "nodes.log", said.append)
+
+    def _create_nodes(self, log: Path) -> None:
+        self.done.append("create")
+
+    def _wait_for_api(self) -> None:
+        self.done.append("wait")
+
+    def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
+        self.done.append(" ".join(args))
+
+
+def nodes_are(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [nodes.NodeState(node, node.container, state) for node in NODES]
+    monkeypatch.setattr(nodes, "states", lambda engine, cluster: found)
+
+
+def test_a_kubeconfig_that_is_not_whole_is_fetched_anew(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are("running", monkeypatch)
+    workspace.kubeconfig.write_text(kubeconfig()[:200])
+    making = Making(workspace, ENGINE)
+    making.make([])
+    assert making.done == ["export kubeconfig", "wait"]
+
+
+def test_a_whole_one_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are("running", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    making = Making(workspace, ENGINE)
+    making.make([])
+    assert making.done == ["wait"]
+
+
+@pytest.mark.parametrize(
+    ("state", "kernel_of_engine", "raised"),
+    [
+        ("absent", platform.release(), True),
+        ("absent", "6.10.14-linuxkit", False),
+        ("running", platform.release(), False),
+    ],
+)
+def test_limits_are_raised_for_nodes_that_are_to_start_on_this_kernel(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, state: str, kernel_of_engine: str, raised: bool
+) -> None:
+    nodes_are(state, monkeypatch)
+    monkeypatch.setattr(bringup.kernel, "raise_inotify", lambda: "raised")
+    said: list[str] = []
+    Making(workspace, Engine("docker", "28", kernel_of_engine)).make(said)
+    assert ("raised" in said) is raised
+
+
+class Answering(Engine):
+    """An engine that answers every question with the same words."""
+
+    def run(self, *args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess([], 0, self.version, "")
+
+
+DOCKERS_NETWORK = """[{"Name": "kind", "IPAM": {"Config": [
+    {"Subnet": "fc00:f853:ccd:e793::/64"}, {"Subnet": "172.18.0.0/16", "Gateway": "172.18.0.1"}]}}]"""
+PODMANS_NETWORK = """[
+     {
+          "name": "kind",
+          "subnets": [
+               {"subnet": "fc00:8866:27d0:bd7e::/64", "gateway": "fc00:8866:27d0:bd7e::1"},
+               {"subnet": "10.89.0.0/24", "gateway": "10.89.0.1"}
+          ]
+     }
+]"""
+
+
+@pytest.mark.parametrize(
+    ("program", "said", "network", "pools"),
+    [("docker", DOCKERS_NETWORK, "172.18.0.0/16", 8), ("podman", PODMANS_NETWORK, "10.89.0.0/24", 1)],
+)
+def test_load_balancers_get_the_last_addresses_of_the_network_whichever_engine_tells_it(
+    program: str, said: str, network: str, pools: int
+) -> None:
+    engine, whole = Answering(program, said), ipaddress.ip_network(network)
+    found = {tuple(bringup._load_balancer_pool(engine, f"kailab-{number}")) for number in range(50)}
+    assert len(found) == pools
+    for pool in found:
+        assert len(pool) == 16
+        assert all(address in whole and int(whole.broadcast_address) - int(address) <= 16 * pools for address in pool)

@@ -1,0 +1,107 @@
+"""A class's run: what is a matter of time is tried again when nothing else runs, and nobody else waits for it."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from cluster.errors import KailabError
+from cluster.workspace import Workspace
+from labs.catalog import lab_numbered
+from labs.grading import run
+from labs.grading.judging import Judged
+from labs.grading.records import Record, Records
+from labs.lifecycle import Course
+
+LAB = lab_numbered(6)
+
+
+def judged(*, lost: str = "") -> Judged:
+    """Full marks, or all but those of one check."""
+    checks = tuple(CheckResult(check.id, check.task, check.title, Outcome.FAIL if check.id == lost else Outcome.PASS,
+                               0.0 if check.id == lost else check.points, check.points)
+                   for check in LAB.spec.checks)  # fmt: skip
+    return Judged(Report(6, "s", "t", "ns", checks, 1.0, ClusterInfo("c", "v", "u")), (), {"seen": 1})
+
+
+class Api:
+    def get(self, *_: str) -> None:
+        return None
+
+    def becomes_ready(self, *_: Any) -> bool:
+        return True
+
+
+@dataclass
+class World:
+    """A cluster where judging is played; which rooms are open is known at every moment."""
+
+    answers: list[Judged | KailabError]
+    open: set[str] = field(default_factory=set)
+    beside: list[int] = field(default_factory=list)  # at each judging, how many rooms there were already
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def judge(self, course: Any, lab: Any, objects: Any, room: str, *, leave: Any, **_: Any) -> Judged:
+        with self.lock:
+            self.beside.append(len(self.open))
+            self.open.add(room)
+            answer = self.answers.pop(0)
+        leave(room)
+        if isinstance(answer, KailabError):
+            raise answer
+        return answer
+
+    def demolish(self, course: Any, room: str) -> None:
+        with self.lock:
+            self.open.discard(room)
+
+
+@pytest.fixture
+def graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Grade a class of so many, with so many jobs; their records, and the world."""
+
+    def grade(students: int, jobs: int, *answers: Judged | KailabError) -> tuple[list[Record], World]:
+        world = World(list(answers))
+        monkeypatch.setattr(run, "judge", world.judge)
+        monkeypatch.setattr(run, "demolish", world.demolish)
+        monkeypatch.setattr(run, "leftovers", lambda _: [])
+        for module, name in ((run.lifecycle, "give_back"), (run.fleets, "join"), (run.fleets, "leave")):
+            monkeypatch.setattr(module, name, lambda *_: None)
+        monkeypatch.setattr(run.lifecycle, "is_started", lambda *_: False)
+        paths = {f"s{number}": tmp_path / f"s{number}" for number in range(students)}
+        for path in paths.values():
+            path.mkdir()
+        course = Course(Workspace(tmp_path, tmp_path), Api(), "uid")  # type: ignore[arg-type]
+        return run.ClassRun(course, LAB, Records(tmp_path / "g.csv", LAB), jobs).grade(paths), world
+
+    return grade
+
+
+@pytest.mark.parametrize("jobs", [1, 8])
+@pytest.mark.parametrize("second", [judged(), judged(lost="drain")])
+def test_a_failure_at_time_holds_only_if_it_comes_again_alone(graded: Any, jobs: int, second: Judged) -> None:
+    (record,), world = graded(1, jobs, judged(lost="drain"), second)
+    assert (record.report, world.beside, world.answers) == (second.report, [0, 0], [])
+
+
+def test_a_failure_that_is_none_of_time_stands_at_once(graded: Any) -> None:
+    (record,), world = graded(1, 8, judged(lost="shape"))
+    assert (record.report, len(world.beside)) == (judged(lost="shape").report, 1)
+
+
+def test_second_tries_wait_until_every_room_has_gone(graded: Any) -> None:
+    records, world = graded(4, 8, *[judged(lost="drain")] * 4, *[judged()] * 4)
+    assert world.beside[4:] == [0, 0, 0, 0]
+    assert [record.report.points for record in records] == [20, 20, 20, 20]
+
+
+def test_what_could_not_be_judged_costs_only_itself(graded: Any) -> None:
+    records, _ = graded(2, 1, KailabError("The grader itself broke."), judged())
+    assert sorted((record.is_graded, record.why) for record in records) == [
+        (False, "The grader itself broke."), (True, ""),
+    ]  # fmt: skip
