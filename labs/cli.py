@@ -59,7 +59,7 @@ def _console(*, stderr: bool = False) -> Console:
 
 @app.command()
 def doctor() -> None:
-    """What this machine has, lacks, or has too old, and the command that mends each."""
+    """What this machine lacks, and the commands that mend it."""
     from cluster.doctor import examine
     from labs.screens import show_findings
 
@@ -118,7 +118,7 @@ def list_labs() -> None:
 @app.command()
 @number_argument
 def start(number: int) -> None:
-    """Make the lab's namespace with what it gives you, and your folder in work/."""
+    """Begin a lab: its namespace, and your folder in work/."""
     from labs.desk import Desk
     from labs.screens import show_started
 
@@ -274,7 +274,10 @@ def solution(number: int, give_up: bool) -> None:
 @click.argument("pod", help="a pod, or deployment/NAME")
 @click.option("--namespace", "-n", default="", help="default: the lab started last")
 def explain(pod: str, namespace: str) -> None:
-    """Why a pod is Pending or failing: taints, labels, capacity, quota, claims, image, probes."""
+    """Why a pod is Pending or failing.
+
+    Taints, labels, capacity, quota, claims, image, probes, GPUs.
+    """
     from labs.explaining import explain_pod_named
 
     explain_pod_named(Workspace.here(), pod, namespace, _console())
@@ -340,7 +343,10 @@ def grade(
 @click.option("--write", is_flag=True, help="of a table: make what comes out the results")
 @json_option
 def regrade(files: tuple[Path, ...], write: bool, as_json: bool) -> None:
-    """Grade recorded evidence again, without a cluster; of a class, show who has other points now, and why."""
+    """Grade recorded evidence again, without a cluster.
+
+    Of a class, it shows who has other points now, and why.
+    """
     from labs.regrading import regrade_files
 
     tables = [path for path in files if path.suffix == ".csv"]
@@ -359,7 +365,10 @@ def regrade(files: tuple[Path, ...], write: bool, as_json: bool) -> None:
 @click.option("--jobs", "-j", type=int, default=0, help="submissions side by side; 0: what the lab allows")
 @click.option("--only", default="", help="only submissions whose name contains this")
 def gate(number: int, jobs: int, only: str) -> None:
-    """The author gate: starter fails, solutions pass, every mutant fails where it says, nothing is left behind."""
+    """Prove a lab, as its author.
+
+    Its starter fails, solutions pass, every mutant fails where it says, nothing is left behind.
+    """
     from labs.gate import run_gate
 
     sys.exit(1 if run_gate(Workspace.here(), _lab(number), _console(), jobs=jobs, only=only) else 0)
@@ -367,7 +376,10 @@ def gate(number: int, jobs: int, only: str) -> None:
 
 @app.command()
 def env() -> None:
-    """Shell lines that put `kubectl`, set to the course cluster, and `kailab` on PATH: eval "$(kailab env)"."""
+    """Put kubectl and kailab on PATH: eval "$(kailab env)".
+
+    Prints shell lines; kubectl is set to the course cluster.
+    """
     from cluster.tools import program_folders
 
     workspace = Workspace.here()
@@ -379,7 +391,7 @@ def env() -> None:
              add_help_option=False)  # fmt: skip
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 def kubectl(args: tuple[str, ...]) -> None:
-    """Kubectl on the course cluster, in the namespace of the lab started last."""
+    """Kubectl, in the namespace of the lab started last."""
     from cluster.tools import find_kubectl
 
     workspace = Workspace.here()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group("gpu")
 def app() -> None:
-    """The simulated GPUs: status, faults, load, fleets of simulated nodes."""
+    """The simulated GPUs: status, faults, load, fleets."""
 
 
 @contextlib.contextmanager
@@ -162,7 +162,7 @@ def heal(where: str) -> None:
 @click.option("--busy", type=click.IntRange(1, 100), default=80, show_default=True, help="percent of the time")
 @click.option("--seconds", type=click.IntRange(1, 3600), default=60, show_default=True, help="for how long")
 def load(node: str, gpus: int, memory: int, busy: int, seconds: int) -> None:
-    """Run a pod on a node that keeps GPUs busy, and see it in `kailab gpu status`."""
+    """Keep GPUs of a node busy; see it in `kailab gpu status`."""
     from labs.gpu_load import start
 
     with _api() as api:
