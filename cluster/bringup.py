@@ -110,7 +110,7 @@ class Bringup:
             for recipe in self._recipes:
                 say(recipe.name)
                 builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
-            if self._node_images.worker and not self._exists():
+            if self._node_images.worker:  # then nodes are to be made
                 say("laying them into the node images")
                 key, names = self._images_key(), [recipe.name for recipe in self._recipes]
                 self._node_images = kindconfig.Images(

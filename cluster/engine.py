@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from filelock import FileLock
+
 from cluster import advice, docker
 from cluster.errors import KailabError
 from cluster.files import replace
@@ -24,6 +26,7 @@ from cluster.workspace import Workspace
 # Of older major versions `kailab doctor` warns.
 OLDEST = {"docker": docker.OLDEST, "podman": 4}
 START_SECONDS = 60
+SOCKET = "/var/run/docker.sock"  # where a dockerd listens that is told nothing else, as ours
 PROGRAMS = ("docker", "podman")
 # kind's own variable for which of them to use, here too.
 CHOICE = "KIND_EXPERIMENTAL_PROVIDER"
@@ -197,9 +200,13 @@ def ensure(workspace: Workspace, log: Path) -> Engine:
     if not can_install():
         missing = why_none()
         raise KailabError(f"No container engine answers: {missing.found}.", mend=missing.mend)
-    if shutil.which("dockerd") is None:
-        docker.install(workspace, log)
-    _start(workspace)
+    folder = _pid_file(workspace).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "start.lock"):  # two checkouts share the engine
+        if find() is None:
+            if shutil.which("dockerd") is None:
+                docker.install(workspace, log)
+            _start(workspace)
     return require()
 
 
@@ -209,9 +216,7 @@ def _pid_file(workspace: Workspace) -> Path:
 
 def _start(workspace: Workspace) -> None:
     """Start dockerd in a session of its own: Ctrl-C in our terminal must not take the cluster down."""
-    folder = _pid_file(workspace).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "dockerd.log"
+    log = _pid_file(workspace).with_name("dockerd.log")
     with log.open("wb") as sink:
         process = subprocess.Popen(
             ["dockerd"], stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, start_new_session=True
@@ -240,10 +245,19 @@ def started_by_us(workspace: Workspace) -> int | None:
         return None
 
 
+def _is_empty() -> bool:
+    """Whether nothing runs in the dockerd of this machine: not in Podman, or where DOCKER_HOST leads to."""
+    try:
+        asked = run(["docker", "--host", f"unix://{SOCKET}", "ps", "--quiet"], timeout=15, check=False)
+    except CommandFailed:
+        return False
+    return asked.returncode == 0 and not asked.stdout.strip()
+
+
 def stop(workspace: Workspace) -> bool:
     """Stop the dockerd that kailab started, unless somebody's containers still run in it. True if stopped."""
     pid = started_by_us(workspace)
-    if pid is None or require().run("ps", "--quiet").stdout.strip():
+    if pid is None or not _is_empty():
         return False
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + START_SECONDS

@@ -27,10 +27,12 @@ class NodeState:
 
 def states(engine: Engine, cluster: str) -> list[NodeState]:
     """One entry per node of the topology, whether its container exists or not."""
-    listed = engine.run(
-        "ps", "--all", "--filter", f"label=io.x-k8s.kind.cluster={cluster}", "--format", "{{.Names}}\t{{.State}}"
-    )
-    found = dict(line.split("\t", 1) for line in listed.stdout.splitlines() if "\t" in line)
+    ours = f"label=io.x-k8s.kind.cluster={cluster}"
+    present = engine.run("ps", "--all", "--filter", ours, "--format", "{{.Names}}").stdout.split()
+    # Podman's list has words for people in the place of a state ("Up 5 seconds ago").
+    asked = ("container", "inspect", "--format", "{{.Name}}\t{{.State.Status}}", *present)
+    told = engine.run(*asked, check=False).stdout if present else ""
+    found = dict(line.removeprefix("/").split("\t", 1) for line in told.splitlines() if "\t" in line)
     names = [(node, container_name(cluster, node)) for node in NODES]
     return [NodeState(node, name, found.get(name, "absent")) for node, name in names]
 

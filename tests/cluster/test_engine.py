@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import platform
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -194,3 +198,46 @@ def test_several_images_are_saved_as_one_archive(programs: Programs, program: st
     assert programs.calls() == [
         f"{program} save {flag}--output {tmp_path / 'tar'} docker.io/library/ai-app:v1 docker.io/kailab/prober:v1"
     ]
+
+
+@pytest.fixture
+def dockerd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that looks like the dockerd that kailab has started."""
+    monkeypatch.setenv("KAILAB_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache" / "engine").mkdir(parents=True)
+    process = subprocess.Popen(["/bin/bash", "-c", "exec -a dockerd sleep 60"])
+    (tmp_path / "cache" / "engine" / "dockerd.pid").write_text(str(process.pid))
+    deadline = time.monotonic() + 10
+    while not Path(f"/proc/{process.pid}/cmdline").read_text().startswith("dockerd"):  # until bash has become it
+        assert time.monotonic() < deadline
+    yield process
+    process.kill()
+    process.wait()
+
+
+# Of ours it tells one container, of whatever DOCKER_HOST leads to none.
+WITH_A_CONTAINER = 'case "$*" in *--host*/var/run/docker.sock*ps*) echo 4f1c;; *ps*) ;; *) ' + DOCKER + ";; esac"
+
+
+@pytest.mark.parametrize("elsewhere", ["podman", "DOCKER_HOST", ""])
+def test_an_engine_in_which_something_runs_is_not_stopped_whichever_engine_is_in_use(
+    programs: Programs, dockerd: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    programs.add("docker", WITH_A_CONTAINER)
+    programs.add("podman", 'case "$*" in *ps*) ;; *) ' + PODMAN + ";; esac")
+    if elsewhere:
+        monkeypatch.setenv(engines.CHOICE if elsewhere == "podman" else elsewhere, "podman")
+    assert not engines.stop(Workspace.here())
+    assert dockerd.poll() is None
+
+
+def test_an_engine_that_cannot_be_asked_is_not_stopped(programs: Programs, dockerd: subprocess.Popen[bytes]) -> None:
+    programs.add("docker", "exit 1")
+    assert not engines.stop(Workspace.here())
+    assert dockerd.poll() is None
+
+
+def test_an_engine_of_ours_with_nothing_in_it_is_stopped(programs: Programs, dockerd: subprocess.Popen[bytes]) -> None:
+    programs.add("docker", "exit 0")
+    assert engines.stop(Workspace.here())
+    assert dockerd.wait(5) == -signal.SIGTERM

@@ -1,0 +1,60 @@
+"""Nodes are told by their containers' states, in the same words from every engine."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cluster import nodes
+from cluster.engine import Engine
+from cluster.topology import NODES, container_name
+
+CLUSTER = "kailab-123456"
+
+
+@dataclass(frozen=True)
+class FakeEngine(Engine):
+    """Containers with their states; `slash` is what Docker puts before a name when it is asked about one."""
+
+    containers: dict[str, str] = field(default_factory=dict)
+    slash: str = "/"
+    calls: list[list[str]] = field(default_factory=list)
+
+    def run(self, *args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+        words = list(map(str, args))
+        self.calls.append(words)
+        lines = []
+        if words[0] == "ps":
+            lines = list(self.containers)
+        if words[:2] == ["container", "inspect"]:
+            assert words[4:], "`inspect` of nothing is an error"
+            lines = [f"{self.slash}{name}\t{self.containers[name]}" for name in words[4:]]
+        return subprocess.CompletedProcess(words, 0, "\n".join(lines), "")
+
+
+@pytest.mark.parametrize(("program", "slash"), [("docker", "/"), ("podman", "")])
+def test_states_are_the_engines_own_words(program: str, slash: str) -> None:
+    words = ("running", "exited", "paused", "created")
+    containers = {container_name(CLUSTER, node): word for node, word in zip(NODES, words, strict=False)}
+    found = nodes.states(FakeEngine(program, "5", containers=containers, slash=slash), CLUSTER)
+    assert [state.state for state in found] == [*words, "absent"]
+    assert [state.node for state in found] == list(NODES)
+
+
+def test_paused_nodes_go_on_and_stopped_ones_start_the_control_plane_first(tmp_path: Path) -> None:
+    containers = dict.fromkeys((container_name(CLUSTER, node) for node in NODES), "exited")
+    containers[container_name(CLUSTER, NODES[1])] = "paused"
+    engine = FakeEngine("podman", "5", containers=containers, slash="")
+    nodes.start(engine, nodes.states(engine, CLUSTER)[::-1], tmp_path / "log")
+    done = [call for call in engine.calls if call[0] in ("start", "unpause")]
+    assert done[0] == ["start", container_name(CLUSTER, NODES[0])]
+    assert ["unpause", container_name(CLUSTER, NODES[1])] in done
+
+
+def test_without_containers_every_node_is_absent() -> None:
+    engine = FakeEngine("docker", "28", containers={})
+    assert {state.state for state in nodes.states(engine, CLUSTER)} == {"absent"}
