@@ -19,10 +19,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
+import click
 import nbformat
-import typer
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -37,10 +37,9 @@ from labs.mutants import expected_points, expected_skips, submissions
 LAB = 6  # of the class that is timed
 FASTER = 5  # times, than nbgrader alone (the promise)
 AT_A_TIME = 5  # notebooks for one nbgrader, so that a stop loses little; each start of it costs about 4 s
-app = typer.Typer(add_completion=False)
 console = Console(width=140)
-Seconds = Annotated[float, typer.Option(help="stop after this time; what was measured is kept")]
-Anew = Annotated[bool, typer.Option("--anew", help="forget what was measured before")]
+seconds_option = click.option("--seconds", default=7200.0, help="stop after this time; what was measured is kept")
+anew_option = click.option("--anew", is_flag=True, help="forget what was measured before")
 
 
 @dataclass(frozen=True)
@@ -114,15 +113,19 @@ def _folder(name: str, anew: bool) -> Path:
     return folder
 
 
+@click.group()
+def app() -> None:
+    """What a class may rely on, and how long it takes."""
+
+
 @app.command()
-def accuracy(
-    lab: Annotated[int, typer.Option()] = LAB,
-    count: Annotated[int, typer.Option("--submissions")] = 12,
-    rounds: Annotated[int, typer.Option()] = 2,
-    jobs: Annotated[list[int], typer.Option()] = [1, 8],  # noqa: B006 - typer's way to say a list
-    seconds: Seconds = 7200,
-    anew: Anew = False,
-) -> None:
+@click.option("--lab", default=LAB)
+@click.option("--submissions", "count", default=12)
+@click.option("--rounds", default=2)
+@click.option("--jobs", multiple=True, default=(1, 8))
+@seconds_option
+@anew_option
+def accuracy(lab: int, count: int, rounds: int, jobs: tuple[int, ...], seconds: float, anew: bool) -> None:
     """Grade the same work again and again, alone and side by side. Exit status 1 when anybody's points differ."""
     folder, budget = _folder(f"lab-{lab:02d}-of-{count}", anew), Budget(seconds)
     found, handed_in = lab_numbered(lab), mix(lab_numbered(lab), count)
@@ -181,9 +184,10 @@ def _differences(records: list[Record], one: HandedIn) -> Iterator[str]:
 
 
 @app.command()
-def speed(
-    count: Annotated[int, typer.Option("--submissions")] = 6, seconds: Seconds = 7200, anew: Anew = False
-) -> None:
+@click.option("--submissions", "count", default=12)
+@seconds_option
+@anew_option
+def speed(count: int, seconds: float, anew: bool) -> None:
     """Time notebooks by `kailab grade --jobs 1`, `--jobs 8` and nbgrader alone. Exit status 1: not 5 times faster."""
     course, budget = Course(_folder(f"speed-of-{count}", anew), count), Budget(seconds)
     for part, measure in (
@@ -219,7 +223,7 @@ class Course:
         # One process for each, as nbgrader does it; a check that counts what users notice takes more than 30 s.
         (self._root / "nbgrader_config.py").write_text("c = get_config()\nc.Execute.timeout = 300\n")
         nbformat.write(self._plain(), home / self._chapter.name)
-        self._run("generate_assignment", self._lab.namespace)
+        self._run("nbgrader", "generate_assignment", self._lab.namespace)
         for number in range(self._count):
             notebook = nbformat.read(self._root / "release" / self._lab.namespace / self._chapter.name, as_version=4)
             self._solve(notebook, number)
@@ -247,7 +251,7 @@ class Course:
 
     def _run(self, *args: str) -> None:
         with (self._root / "nbgrader.log").open("a") as log:
-            subprocess.run([sys.executable, "-m", "nbgrader", *args], cwd=self._root, env={**os.environ, **self._env},
+            subprocess.run([sys.executable, "-m", *args], cwd=self._root, env={**os.environ, **self._env},
                            stdout=log, stderr=log, check=True)  # fmt: skip
 
     def _paths(self) -> list[Path]:
@@ -274,8 +278,9 @@ class Course:
             for path in paths[start : start + AT_A_TIME]:
                 shutil.copytree(path, submitted / path.parent.name / path.name, dirs_exist_ok=True)
             began = time.monotonic()
-            self._run("autograde", self._lab.namespace)
+            self._run("nbgrader", "autograde", self._lab.namespace)
             yield time.monotonic() - began
+        self._run("labs.cli", "finish", str(LAB))
 
     def measure(self, part: str, measure: Any) -> None:
         known = self._known()

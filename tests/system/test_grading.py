@@ -40,7 +40,7 @@ HOG = "kept = []\nwhile True: kept.append(bytearray(2**24))"
 ENDLESS = "while True: print('x' * 1000)"
 # Each beside the lab's right solution: an attack costs no point by itself, and must reach nothing.
 ATTACKS: dict[str, list[Object]] = {
-    "privileged": [_pod("a", "", containers=[_container(privileged=True)])],
+    "privileged": [_pod("a", "", containers=[_container(privileged=True)]), _pod("misshapen", "", containers=3)],
     "host-path": [_pod("a", "", volumes=[{"name": "root", "hostPath": {"path": "/"}}])],
     "host-network": [_pod("a", "", hostNetwork=True, hostPID=True)],
     "cluster-admin": [{
