@@ -42,9 +42,15 @@ class Machine:
     def seconds(self) -> int:
         return self.cells + self.check
 
-    def is_true(self, seconds: float) -> bool:
-        """Whether what was measured now is within a factor of three: machines differ, and so does their load."""
-        return self.seconds / 3 <= seconds <= self.seconds * 3
+    @property
+    def minutes(self) -> int:
+        """Both, rounded up: what is shown."""
+        return math.ceil(self.seconds / 60)
+
+    def is_true(self, now: Machine) -> bool:
+        """Whether what was measured now comes to the same minutes, or is within a factor of three: machines differ,
+        and so does their load."""
+        return now.minutes == self.minutes or self.seconds / 3 <= now.seconds <= self.seconds * 3
 
 
 @dataclass(frozen=True)
@@ -68,8 +74,7 @@ def minutes(number: int, text: str, lab: int) -> Minutes:
     """Of a chapter with this MyST text, whose lab takes `lab` minutes by its author's estimate. Each is rounded up."""
     words = len(_WORD.findall(_BESIDE.sub("", text)))
     machine = measured().get(number)
-    wait = math.ceil(machine.seconds / 60) if machine else None
-    return Minutes(math.ceil(words / WORDS_A_MINUTE), wait, lab)
+    return Minutes(math.ceil(words / WORDS_A_MINUTE), machine.minutes if machine else None, lab)
 
 
 def measured() -> dict[int, Machine]:

@@ -57,6 +57,15 @@ def test_what_was_measured_is_said_and_what_was_not_is_said_too() -> None:
     assert measured() == {7: Machine(1, 1), 42: Machine(50, 11)}
 
 
-@pytest.mark.parametrize(("seconds", "is_true"), [(20, True), (180, True), (19.9, False), (181, False)])
-def test_a_record_is_true_within_a_factor_of_three(seconds: float, is_true: bool) -> None:
-    assert Machine(cells=50, check=10).is_true(seconds) == is_true
+@pytest.mark.parametrize(("seconds", "is_true"), [
+    (61, True), (120, True), (31, True), (29, False), (270, True), (271, False),
+])  # fmt: skip
+def test_a_record_is_true_where_it_says_the_same_minutes_or_within_a_factor_of_three(
+    seconds: int, is_true: bool
+) -> None:
+    assert Machine(cells=60, check=30).is_true(Machine(cells=seconds, check=0)) == is_true
+
+
+def test_a_short_wait_is_a_minute_however_loaded_the_machine_is() -> None:
+    assert Machine(cells=4, check=2).is_true(Machine(cells=50, check=10))
+    assert not Machine(cells=4, check=2).is_true(Machine(cells=50, check=11))
