@@ -18,7 +18,7 @@ from playwright.sync_api import ConsoleMessage, Locator, Page, Response, expect,
 from cluster.api import Api
 from cluster.workspace import Workspace
 from course.chapters import chapters
-from labs.catalog import LabFolder, lab_numbered
+from labs.catalog import LabFolder, facts, fill_in, lab_numbered
 from labs.lifecycle import Course, finish
 from tests import browser
 from tests.system.conftest import eventually, kailab, pod
@@ -26,6 +26,7 @@ from tests.system.conftest import eventually, kailab, pod
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300)]
 
 START_SECONDS = 60
+START_IT = re.compile("Next: .*kailab up")
 SLOW = 60_000  # ms; what waits for the cluster. All else gets Playwright's usual 30 s, or 5 s to be as expected.
 # When the first result is drawn, in ms after the click that asks for it; by the page's own clock.
 FIRST_RESULT = """panel => { window.kailabFirst = new Promise(tell => panel.addEventListener("click", click => {
@@ -57,7 +58,9 @@ def student(home: Path, workspace: Workspace, lab: LabFolder) -> Iterator[Worksp
 def url(student: Workspace, tmp_path: Path) -> Iterator[str]:
     """JupyterLab as `make jupyter` starts it, with settings of the test's own; its address, with its token."""
     places = {f"JUPYTER_{kind}_DIR": str(tmp_path / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
-    env = {**os.environ, **places, "IPYTHONDIR": str(tmp_path / "ipython"), "KAILAB_HOME": str(student.state)}
+    env = {**os.environ, **places, "IPYTHONDIR": str(tmp_path / "ipython"), "KAILAB_HOME": str(student.state),
+           # `make jupyter` would make a second cluster, the test's own, should the one that is there not answer.
+           "DOCKER_HOST": "unix:///nonexistent"}  # fmt: skip
     options = ["--no-browser", f"--ServerApp.port={_free_port()}", *(["--allow-root"] if os.geteuid() == 0 else [])]
     log = tmp_path / "jupyterlab.log"
     with log.open("w") as sink:
@@ -98,7 +101,7 @@ def page(workspace: Workspace, request: pytest.FixtureRequest) -> Iterator[Page]
         try:
             yield made
         finally:
-            _picture(made, workspace, f"{request.node.name}-end")
+            _picture(made, workspace, f"{request.node.name}")
             chromium.close()
     assert not errors, "\n".join(errors)
 
@@ -138,8 +141,10 @@ class Notebook:
         return self
 
     def idle(self) -> None:
-        kernel = self.tab.locator(".jp-Notebook-ExecutionIndicator")
-        expect(kernel).to_have_attribute("data-status", "idle", timeout=SLOW)
+        """Wait until its kernel is there and has nothing to do. Before that, "Run All Cells" runs none."""
+        bar = self.page.get_by_role("contentinfo")
+        expect(bar.get_by_text(self.file, exact=True)).to_be_visible(timeout=SLOW)
+        expect(bar.get_by_role("button", name=re.compile(r"^Python 3 .*Idle$"))).to_be_visible(timeout=SLOW)
 
     def run_all(self) -> None:
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -165,11 +170,12 @@ class Notebook:
         self.page.keyboard.press("Control+Enter")
 
 
-def test_a_chapter_from_a_failed_check_to_a_pass(
-    url: str, page: Page, lab: LabFolder, student: Workspace, shoot: Callable[[str], None], tell: Callable[[str], None]
-) -> None:
+def test_a_chapter_from_a_failed_check_to_a_pass_and_the_cluster_in_a_picture(
+    url: str, page: Page, lab: LabFolder, student: Workspace, api: Api, shoot: Callable[[str], None],
+    tell: Callable[[str], None],
+) -> None:  # fmt: skip
     page.goto(url)
-    Notebook(page, "00_start.ipynb").opened()
+    start = Notebook(page, "00_start.ipynb").opened()
     shoot("1-start-page")
     page.get_by_role("link", name=lab.title).click()
     file = next(chapter.name for chapter in chapters() if chapter.number == lab.number)
@@ -186,6 +192,7 @@ def test_a_chapter_from_a_failed_check_to_a_pass(
     panel.get_by_role("button", name="Check everything").click()
     milliseconds = page.evaluate("window.kailabFirst")
     tell(f"the first result is drawn {milliseconds:.0f} ms after the click")
+    assert milliseconds <= 1000  # as promised; 140 to 230 were seen, the latter on a machine with much else to do
     expect(panel.get_by_role("status")).to_contain_text("not yet right", timeout=SLOW)
     task = panel.get_by_role("region", name="Task 1")
     _is_as_in_the_terminal(task, lab, student)
@@ -204,10 +211,10 @@ def test_a_chapter_from_a_failed_check_to_a_pass(
     shoot("4-hint")
 
     for name in ("answers.yaml", "hello.yaml", "alone.yaml"):
-        right = lab.fill((lab.path / "solution" / name).read_text())
+        right = fill_in((lab.path / "solution" / name).read_text(), facts(lab.namespace))
         cell = chapter.run(f"%%manifest {name}", f"%%manifest {name}\n{right}")
         expect(cell.locator(".jp-OutputArea-output").first).to_contain_text("✓")
-        assert (student.work / lab.namespace / name).read_text() == right
+        assert (student.work / lab.namespace / name).read_text().strip() == right.strip()
     shoot("5-mended")
 
     everything = panel.get_by_role("button", name="Check everything")
@@ -225,25 +232,19 @@ def test_a_chapter_from_a_failed_check_to_a_pass(
     expect(panel.get_by_role("heading", name="hello.yaml")).to_be_visible()
     shoot("7-solution")
 
-
-def test_the_live_view_follows_the_cluster(
-    url: str, page: Page, lab: LabFolder, student: Workspace, api: Api, shoot: Callable[[str], None]
-) -> None:
-    assert kailab("start", str(lab.number), KAILAB_HOME=str(student.state)).returncode == 0
-    page.goto(url)
-    start = Notebook(page, "00_start.ipynb").opened()
+    page.get_by_role("tab", name=start.file).click()
+    start.idle()
     start.run_all()
     view = start.tab.get_by_role("region", name="The cluster, live")
-    expect(view.get_by_role("heading", name="gpu-a")).to_be_visible(timeout=SLOW)
-    expect(view.get_by_role("heading", name=re.compile(lab.namespace))).to_be_visible()
-    newcomer = pod("newcomer", "import time; time.sleep(600)", node="cpu")
-    api.create(newcomer, lab.namespace)
-    expect(view.get_by_role("list", name="pods on cpu").get_by_text("newcomer")).to_be_visible()
-    expect(view.get_by_role("log")).to_contain_text("newcomer")
+    expect(view.get_by_role("heading", name=re.compile(lab.namespace))).to_be_visible(timeout=SLOW)
+    api.create(pod("newcomer", "import time; time.sleep(600)", node="cpu"), lab.namespace)
+    newcomer = view.get_by_role("list", name="pods on cpu").get_by_role("listitem").filter(has_text="newcomer")
+    expect(view.get_by_role("log")).to_contain_text("pod newcomer on cpu is Ready", timeout=SLOW)
+    expect(newcomer).to_contain_text("newcomer Ready")
     view.scroll_into_view_if_needed()
-    shoot("live-view")
+    shoot("8-live-view")
     api.delete("Pod", "newcomer", lab.namespace)
-    expect(view.get_by_role("list", name="pods on cpu").get_by_text("newcomer")).to_have_count(0, timeout=SLOW)
+    expect(newcomer).to_have_count(0, timeout=SLOW)
 
 
 def test_without_a_cluster_the_notebook_says_what_to_start_and_goes_on_when_it_answers(
@@ -256,11 +257,11 @@ def test_without_a_cluster_the_notebook_says_what_to_start_and_goes_on_when_it_a
     student.kubeconfig.write_text(re.sub(r"server: \S+", f"server: https://127.0.0.1:{_free_port()}", kubeconfig))
     start.run_all()
     view = start.tab.get_by_role("region", name="The cluster, live")
-    expect(view.get_by_role("alert")).to_contain_text("Next: kailab up", timeout=SLOW)
+    expect(view.get_by_role("alert")).to_contain_text(START_IT, timeout=SLOW)
     start.add(f"lab({lab.number})")
     panel = start.tab.get_by_role("region", name=f"Lab {lab.number}: {lab.title}")
     panel.get_by_role("button", name="Check everything").click()
-    expect(panel.get_by_role("alert")).to_contain_text("Next: kailab up")
+    expect(panel.get_by_role("alert")).to_contain_text(START_IT)
     panel.scroll_into_view_if_needed()
     shoot("no-cluster")
     student.kubeconfig.write_text(kubeconfig)

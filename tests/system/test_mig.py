@@ -73,8 +73,9 @@ def test_a_gpu_in_slices_is_handed_out_slice_by_slice(
         "mixed", "2", "3",
     )  # fmt: skip
     api.create(mig_pod("small", SMALL, GPU_MEMORY="4000", STEP_SECONDS="0.2"), namespace)
-    profile = 'device.attributes["gpu.nvidia.com"].?profile.orValue("") == "3g.40gb"'
-    api.create(gpu_claim("large", profile), namespace)
+    claim = gpu_claim("large", 'device.attributes["gpu.nvidia.com"].profile == "3g.40gb"')
+    claim["spec"]["devices"]["requests"][0]["exactly"]["deviceClassName"] = "mig.nvidia.com"
+    api.create(claim, namespace)
     api.create(gpu_pod("large", claim="large", image=BUSYBOX), namespace)
     pods = [running(api, namespace, name) for name in ("small", "large")]
     (seen,) = listed(workspace, namespace, "small")
