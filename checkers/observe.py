@@ -45,6 +45,8 @@ class Observation:
         where = (namespace or self._namespace) if found.namespaced else ""
         items, version = self._api.list(found, where)
         with self._changed:
+            if int(version or 0) < int(self._versions.get(key) or 0):
+                return  # the watch is further on, and won't tell again what happened since this listing
             self._objects[key] = {item["metadata"]["uid"]: _lean(item) for item in items}
             self._versions[key] = version
             self._count += 1
