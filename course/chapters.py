@@ -96,8 +96,19 @@ def cells_of(text: str, name: str, prefix: str) -> Any:
         seen.add(own)
         cell["id"] = own
     made.metadata.pop("jupytext", None)
+    made.metadata.update(_kernel())
     made.nbformat, made.nbformat_minor = 4, 5
     return made
+
+
+def _kernel() -> dict[str, Any]:
+    """What JupyterLab writes into a notebook's metadata when it opens it: so that opening alone is no change."""
+    from ipykernel.ipkernel import IPythonKernel
+    from ipykernel.kernelspec import KERNEL_NAME, get_kernel_dict
+
+    known = get_kernel_dict()
+    spec = {"display_name": known["display_name"], "language": known["language"], "name": KERNEL_NAME}
+    return {"kernelspec": spec, "language_info": dict(IPythonKernel.language_info)}
 
 
 def chapters() -> list[Chapter]:

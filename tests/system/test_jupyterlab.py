@@ -135,9 +135,11 @@ class Notebook:
         return self.page.get_by_role("tabpanel", name=self.file)
 
     def opened(self) -> Notebook:
-        """Itself, once one can work with it."""
+        """Itself, once one can work with it; opening it is no change that one would have to save."""
         expect(self.tab).to_be_visible(timeout=SLOW)
         self.idle()
+        tab = self.page.get_by_role("tab", name=self.file)
+        expect(tab).not_to_have_class(re.compile("jp-mod-dirty"))
         return self
 
     def idle(self) -> None:
