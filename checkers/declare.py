@@ -20,10 +20,10 @@ class Fail(Exception):
 
     `expected` and `observed` are plain sentences. `about` is the object that the trouble shows in: the report
     adds that object's own conditions, events and log lines. `settled` says that waiting can't help (the object
-    isn't there, a field is wrong), so a converging check ends once a fresh list shows the same; `hopeless` that nothing speaks for a change
-    (the image can't be had, no node would take the pod): the check ends when that stays so for a few seconds.
-    `hint` is the key of the rung of the hint ladder that fits. `look_with` is one command; by default it
-    describes `about`.
+    isn't there, a field is wrong), so a converging check ends once a fresh list shows the same; `hopeless` that
+    nothing speaks for a change (the image can't be had, no node would take the pod): the check ends when that stays
+    so for a few seconds. `hint` is the key of the rung of the hint ladder that fits. `look_with` is one command; by
+    default it describes `about`.
     """
 
     def __init__(
