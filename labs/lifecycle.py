@@ -38,6 +38,9 @@ KEEP_EVIDENCE = 20
 MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
 PATIENCE_SECONDS = 3.0  # before finalizers that nobody clears are taken away
+# The same where the namespace names none: its controller waits for all pods to go before it looks at anything else, and
+# until then reports that nothing is left (ordered namespace deletion, KEP-5080).
+SILENCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,8 @@ def wait_gone(course: Course, namespace: str, *, insist: bool = False) -> None:
                 f"Namespace {namespace} is still being deleted after {GONE_SECONDS:.0f} s.", why=_holding(found),
                 mend=f"kubectl get namespace {namespace} -o yaml   (shows what holds it), remove that, then try again",
             )  # fmt: skip
-        if insist and waited > PATIENCE_SECONDS and "NamespaceFinalizersRemaining" in _held_by(found):
+        patience = PATIENCE_SECONDS if "NamespaceFinalizersRemaining" in _held_by(found) else SILENCE_SECONDS
+        if insist and waited > patience:
             _clear_finalizers(course.api, namespace)
         time.sleep(0.2)
 

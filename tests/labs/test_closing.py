@@ -19,6 +19,8 @@ HELD = {"type": "NamespaceFinalizersRemaining", "status": "True", "message": "ka
 class Api:
     """A namespace that goes once the claim in it has no finalizers any more; whoever asks may not list Secrets."""
 
+    reports = True
+
     def __init__(self) -> None:
         self.claim: dict[str, Any] = {"metadata": {"name": "stays", "finalizers": ["kailab.dev/never"]}}
         self.is_deleted = False
@@ -27,7 +29,10 @@ class Api:
         if not self.claim["metadata"]["finalizers"]:
             return None
         leaving = {"deletionTimestamp": "now"} if self.is_deleted else {}
-        return {"metadata": {"name": name, **leaving}, "status": {"conditions": [HELD] if self.is_deleted else []}}
+        return {
+            "metadata": {"name": name, **leaving},
+            "status": {"conditions": [HELD] if self.is_deleted and self.reports else []},
+        }
 
     def list(self, kind: Any, namespace: str) -> Any:
         name = getattr(kind, "kind", kind)
@@ -48,7 +53,8 @@ class Api:
 @pytest.fixture
 def course(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Course:
     monkeypatch.setattr(lifecycle, "PATIENCE_SECONDS", 0.0)
-    monkeypatch.setattr(lifecycle, "GONE_SECONDS", 0.5)
+    monkeypatch.setattr(lifecycle, "SILENCE_SECONDS", 0.3)
+    monkeypatch.setattr(lifecycle, "GONE_SECONDS", 1.0)
     return Course(Workspace(tmp_path, tmp_path), Api(), "uid")  # type: ignore[arg-type]
 
 
@@ -58,6 +64,10 @@ def test_a_students_own_finalizer_is_named_and_left(course: Course) -> None:
     assert "kailab.dev/never" in held.value.why
 
 
-def test_in_a_room_no_finalizer_holds_of_whatever_kind(course: Course) -> None:
+@pytest.mark.parametrize("reports", [True, False])
+def test_in_a_room_no_finalizer_holds_of_whatever_kind_named_or_not(
+    course: Course, monkeypatch: pytest.MonkeyPatch, reports: bool
+) -> None:
+    monkeypatch.setattr(Api, "reports", reports)
     close_namespace(course, "grade-04-x", insist=True)
     assert course.api.get("Namespace", "grade-04-x") is None
