@@ -17,9 +17,8 @@ from labs.setup import ensure_up
 
 # What would ask the internet for news at every start.
 _DISABLED = {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}}
-CELL_SECONDS = (
-    600  # by itself, nbgrader's validate stops a cell after 30 s, and with it a check in the midst of a drain
-)
+# By itself, nbgrader's validate stops a cell after 30 s, and with it a check in the midst of a drain.
+CELL_SECONDS = 600
 
 
 def environment(workspace: Workspace) -> dict[str, str]:

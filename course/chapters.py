@@ -55,7 +55,8 @@ class Chapter:
         """
         made = self._cells()
         title, _, rest = made.cells[0].source.partition("\n")
-        made.cells[0].source = f"{title}\n\n*About {self.minutes.total} minutes: {self.minutes}.*\n{rest}"
+        needed = self.minutes
+        made.cells[0].source = f"{title}\n\n*About {needed.total} minutes: {needed}.*\n{rest}"
         for cell in made.cells:
             cell.metadata.pop("says", None)
             if file := cell.metadata.pop("file", ""):

@@ -55,7 +55,8 @@ def _row(lab: LabFolder, chapter: Chapter | None, noted: Progress) -> str:
 def _minutes(lab: LabFolder, chapter: Chapter | None) -> str:
     if chapter is None:
         return f"{lab.file.minutes} (estimated)"
-    return f"<b>{chapter.minutes.total}</b>: {html.escape(str(chapter.minutes))}"
+    needed = chapter.minutes
+    return f"<b>{needed.total}</b>: {html.escape(str(needed))}"
 
 
 def _full(lab: LabFolder) -> float:

@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +29,7 @@ from labs.catalog import facts, fill_in, lab_numbered
 from labs.lifecycle import Course, check, finish, observed, start
 from labs.progress import Progress
 from tests import bench_fleets
+from tests.bench_fleets import seconds
 
 ROUNDS = 7
 # What the assert checks of lab 6 look at, as a careful person would script it with kubectl alone.
@@ -44,12 +44,6 @@ $k get --raw /api/v1/namespaces/lab-06/services/ai-service:80/proxy/readyz >/dev
 [ "$($k get pdb -o jsonpath='{.items[0].status.disruptionsAllowed}')" = "1" ]
 [ "$($k get service ai-service -o jsonpath='{.spec.ports[0].port}')" = "80" ]
 """  # noqa: E501 - one kubectl call a line
-
-
-def seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
 
 
 def middle(action: Callable[[], object], rounds: int = ROUNDS) -> float:

@@ -89,15 +89,16 @@ def _measure(api: Api, count: int) -> Size:
     pods = PODS_A_NODE * count
     api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
     try:
-        ready = _seconds(lambda: (scale.join(api, wanted), scale.wait_ready(api, len(wanted))))
+        ready = seconds(lambda: (scale.join(api, wanted), scale.wait_ready(api, len(wanted))))
         running, ran = _until_running(api, pods)
-        check = statistics.median([_seconds(_check) for _ in range(CHECKS)])
+        check = statistics.median([seconds(_check) for _ in range(CHECKS)])
     finally:
-        gone = _seconds(lambda: _away(api))
+        gone = seconds(lambda: _away(api))
     return Size(count, pods, ready, running, ran, check, gone)
 
 
-def _seconds(action: Callable[[], object]) -> float:
+def seconds(action: Callable[[], object]) -> float:
+    """How long it took."""
     begun = time.perf_counter()
     action()
     return time.perf_counter() - begun

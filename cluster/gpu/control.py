@@ -194,9 +194,12 @@ def wait_as_described(api: Api, seconds: float = SHARING_SECONDS) -> bool:
 
 
 def _is_as_described(api: Api, node: Object) -> bool:
-    metadata, spec = node["metadata"], spec_of(api, node)
-    if spec is None or SIMULATED in (metadata.get("labels") or {}):
+    metadata = node["metadata"]
+    if SIMULATED in (metadata.get("labels") or {}):
         return True  # nothing changes what a simulated node offers
+    spec = spec_of(api, node)
+    if spec is None:
+        return True
     offered = sharing.device_ids(devices.gpus(metadata["name"], spec), sharing.from_document(spec.sharing))
     # A GPU that somebody has broken is still there, but not allocatable.
     counts = node["status"]["capacity" if faults.wanted(metadata.get("annotations") or {}) else "allocatable"]
