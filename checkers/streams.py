@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from typing import Any
+from urllib.parse import quote, urlencode
 
 import yaml
 
 from checkers.declare import CannotTell
-from cluster.api import Api
+from cluster.api import Api, bearer
 
 NOT_RUNNING = -1  # no program returns this
 # A shell's exit codes for a program that is not there or that it may not run: POSIX, "Exit Status for Commands".
@@ -29,25 +31,16 @@ def exec_in_pod(
 
     Raises CannotTell when it can't be entered for another reason.
     """
-    from kubernetes import client
     from kubernetes.client.exceptions import ApiException
-    from kubernetes.stream import stream
     from kubernetes.stream.ws_client import ERROR_CHANNEL
 
     try:
-        with api.as_kubernetes_client() as connection:
-            core = client.CoreV1Api(connection)
-            options: dict[str, Any] = {"container": container} if container else {}
-            channel = stream(
-                core.connect_get_namespaced_pod_exec, pod, namespace, command=command, stderr=True, stdin=False,
-                stdout=True, tty=False, _preload_content=False, **options,
-            )  # fmt: skip
-            with closing(channel):
-                channel.run_forever(timeout=timeout)
-                # Its own `returncode` takes every refusal for a number.
-                said = "" if channel.is_open() else channel.read_channel(ERROR_CHANNEL)
-                output = str(channel.read_all())
-            channel.sock.shutdown()  # close() leaves the socket open when the server was first to end
+        with _opened(api, pod, namespace, command, container) as channel, closing(channel):
+            channel.run_forever(timeout=timeout)
+            # Its own `returncode` takes every refusal for a number.
+            said = "" if channel.is_open() else channel.read_channel(ERROR_CHANNEL)
+            output = str(channel.read_all())
+        channel.sock.shutdown()  # close() leaves the socket open when the server was first to end
     except ApiException as refused:
         if any(words in f"{refused.reason} {refused.body}" for words in _GONE):
             return NOT_RUNNING, ""
@@ -56,6 +49,24 @@ def exec_in_pod(
         raise CannotTell(f"{command[0]!r} in pod {pod} did not finish within {timeout:.0f} s")
     code, instead = _how_it_ended(yaml.safe_load(said), f"{command[0]!r} in pod {pod}")
     return code, output or instead
+
+
+@contextmanager
+def _opened(api: Api, pod: str, namespace: str, command: list[str], container: str) -> Iterator[Any]:
+    """The stream of a program that has been started, as a WSClient.
+
+    Without the package's CoreV1Api, which takes half a second to import: it brings a model of every kind.
+    """
+    from kubernetes.stream.ws_client import websocket_call
+
+    options = {"container": container} if container else {}
+    query = urlencode({"command": command, "stdout": True, "stderr": True, **options}, doseq=True)
+    path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/exec?{query}"
+    with api.as_kubernetes_client() as connection:
+        of = connection.configuration
+        # A client certificate is the connection's; a token is a header, which CoreV1Api would have set.
+        headers = {"authorization": token} if (token := bearer(of)) else {}
+        yield websocket_call(of, "GET", of.host + path, headers=headers, _preload_content=False)
 
 
 def _how_it_ended(status: dict[str, Any], what: str) -> tuple[int, str]:

@@ -330,7 +330,7 @@ def target(kubeconfig: Path, context: str = "") -> Target:
         entry = _entry(document["contexts"], wanted)["context"]
         cluster = _entry(document["clusters"], entry["cluster"])["cluster"]
         user = _entry(document["users"], entry["user"])["user"]
-        if "client-certificate-data" in user or "token" in user:
+        if "certificate-authority-data" in cluster and ("client-certificate-data" in user or "token" in user):
             return _plain_target(cluster, user, (str(kubeconfig), wanted))
     except FileNotFoundError:
         raise KailabError("There is no course cluster here yet.", mend="kailab up") from None
@@ -339,6 +339,14 @@ def target(kubeconfig: Path, context: str = "") -> Target:
             f"{kubeconfig} is not a usable kubeconfig.", why=repr(broken)[:200], mend="kailab up"
         ) from None
     return _foreign_target(kubeconfig, wanted)
+
+
+def bearer(configuration: Any) -> str:
+    """The Authorization header of a Configuration of the kubernetes package, empty where a certificate is used.
+
+    Its older releases keep the token as "authorization", newer ones as "BearerToken".
+    """
+    return str(configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or "")
 
 
 def _entry(entries: list[Object], name: str) -> Object:
@@ -377,10 +385,11 @@ def _foreign_target(kubeconfig: Path, context: str) -> Target:
     loaded = client.Configuration()
     config.load_kube_config(str(kubeconfig), context, client_configuration=loaded)
     tls = ssl.create_default_context(cafile=loaded.ssl_ca_cert)
+    if not loaded.verify_ssl:  # its owner wrote insecure-skip-tls-verify
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
     if loaded.cert_file:
         tls.load_cert_chain(loaded.cert_file, loaded.key_file)
     headers = {"User-Agent": "kailab", "Accept": "application/json"}
-    token = loaded.get_api_key_with_prefix("authorization")
-    if token:
+    if token := bearer(loaded):
         headers["Authorization"] = token
     return Target(loaded.host, tls, headers, (str(kubeconfig), context))

@@ -429,6 +429,16 @@ def test_a_kubeconfig_says_where_the_cluster_is_and_how_to_log_in(tmp_path: Path
     assert len(found.tls.get_ca_certs()) == 1, "no other authority is trusted"
 
 
+def test_an_authority_may_be_a_file_and_one_that_nobody_signed_is_the_owners_choice(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text(AUTHORITY)
+    data = WITH_TOKEN[WITH_TOKEN.index("certificate-authority-data") : WITH_TOKEN.index("}}]")]
+    by_file = target(kubeconfig(tmp_path, WITH_TOKEN.replace(data, f"certificate-authority: {tmp_path}/ca.pem")))
+    assert by_file.tls.verify_mode is ssl.CERT_REQUIRED
+    assert by_file.headers["Authorization"] == "Bearer secret"
+    unsigned = target(kubeconfig(tmp_path, WITH_TOKEN.replace(data, "insecure-skip-tls-verify: true")))
+    assert unsigned.tls.verify_mode is ssl.CERT_NONE
+
+
 @pytest.mark.parametrize(
     ("text", "old", "new"),
     [
