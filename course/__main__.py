@@ -39,6 +39,11 @@ def environment(workspace: Workspace) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _as_root() -> list[str]:
+    """JupyterLab asks root for a word of its own; who is root here (in a container, mostly) has no other account."""
+    return ["--allow-root"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+
+
 def main() -> None:
     """Exit status: 2 when something stood in the way; otherwise JupyterLab's own."""
     workspace, console = Workspace.here(), Console(highlight=False)
@@ -50,7 +55,7 @@ def main() -> None:
         show_error(failed, Console(stderr=True))
         sys.exit(2)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.work}",
-               f"--LabApp.default_url=/lab/tree/chapters/{startpage.NAME}", *sys.argv[1:]]  # fmt: skip
+               f"--LabApp.default_url=/lab/tree/chapters/{startpage.NAME}", *_as_root(), *sys.argv[1:]]  # fmt: skip
     os.execve(sys.executable, command, environment(workspace))  # noqa: S606 - no shell wanted
 
 

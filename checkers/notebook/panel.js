@@ -121,6 +121,7 @@ function render({ model, el }) {
   };
   root.append(head, meter, bar, sure, status, message, answer, ...tasks.map((task) => task.part));
   el.append(root);
+  const letLettersGo = keepLetters(root);
 
   let since = 0;
   let shown = "";
@@ -171,6 +172,7 @@ function render({ model, el }) {
   model.on("change:state", update);
   update();
   return () => {
+    letLettersGo();
     clearInterval(ticking);
     model.off("change:state", update);
   };

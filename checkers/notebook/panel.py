@@ -44,7 +44,7 @@ class Work(Protocol):
 class Panel(anywidget.AnyWidget):
     """Shows one lab. `report` is the last check's, None before the first."""
 
-    _esm = HERE / "panel.js"
+    _esm = (HERE / "keys.js").read_text() + (HERE / "panel.js").read_text()
     _css = check_style() + (HERE / "panel.css").read_text()
     state = traitlets.Dict().tag(sync=True)
 

@@ -203,6 +203,7 @@ function render({ model, el }) {
   const page = `${Date.now()}-${Math.random()}`;
   const on = frame();
   el.append(on.root);
+  const letLettersGo = keepLetters(on.root);
   let paused = false;
   let sent = 0; // when the kernel last heard that this page is here
   let heard = Date.now();
@@ -293,6 +294,7 @@ function render({ model, el }) {
   update();
   setTimeout(here, 0); // only then is `el` in the page
   return () => {
+    letLettersGo();
     clearInterval(timer);
     document.removeEventListener("visibilitychange", here);
     model.off("change:state", update);

@@ -35,7 +35,7 @@ MOST_PAGES = 50
 class View(anywidget.AnyWidget):
     """Shows the cluster as long as a page shows this. It may be on several pages; the watches are there once."""
 
-    _esm = HERE / "view.js"
+    _esm = (HERE / "keys.js").read_text() + (HERE / "view.js").read_text()
     _css = HERE / "view.css"
     state = traitlets.Dict().tag(sync=True)
 
