@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,13 @@ from checkers.report.document import from_document, to_document
 from checkers.report.html import page
 from checkers.report.terminal import number
 from checkers.results import Outcome, Report
-from cluster.files import replace
+from cluster.files import is_full, replace
 from labs.catalog import LabFolder
 
 COLUMNS = ("student", "lab", "points", "max_points", "percent", "status", "checks_passed", "checks", "problems",
            "graded_at", "seconds", "submission", "feedback", "note")  # fmt: skip
 GRADED, NOT_GRADED = "graded", "not graded"
+_LONGEST_NAME = 255  # bytes of a file's name; so it is on all common file systems
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ class Records:
     def __init__(self, table: Path, lab: LabFolder) -> None:
         self.table, self.lab = table, lab
         self.folder = table.with_name(f"{table.stem}-feedback")
+        self._unwritten: dict[str, Record] = {}
 
     def of(self, student: str) -> Record | None:
         """What is known of a student; None when there is nothing, or nothing that can be read."""
@@ -65,20 +69,45 @@ class Records:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep(self, record: Record, recorded: dict[str, Any] | None) -> None:
-        """Write a student's files; evidence of an earlier result goes, since it tells nothing about this one."""
-        file = self._home(record.student) / "evidence.json"
-        if recorded is None:
-            file.unlink(missing_ok=True)
-        else:
-            evidence.write(file, recorded)
-        self.keep_verdict(record)
+    def keep(self, record: Record, recorded: dict[str, Any] | None) -> Record:
+        """Write a student's files; evidence of an earlier result goes, since it tells nothing about this one.
 
-    def keep_verdict(self, record: Record) -> None:
-        """Write a student's result, and leave the evidence that it rests on. It comes last: it says all is there."""
+        The record as it is then: what can't be written of one student ends no run of a class, and has a note instead.
+        Raises OSError for what concerns everybody: a full disk, or a folder that takes nothing.
+        """
+
+        def write() -> None:
+            file = self._home(record.student) / "evidence.json"
+            if recorded is None:
+                file.unlink(missing_ok=True)
+            else:
+                evidence.write(file, recorded)
+            self._write_verdict(record)
+
+        return self._written(record, write)
+
+    def keep_verdict(self, record: Record) -> Record:
+        """Write a student's result, and leave the evidence that it rests on. Otherwise like `keep`."""
+        return self._written(record, lambda: self._write_verdict(record))
+
+    def _written(self, record: Record, write: Callable[[], None]) -> Record:
+        self._unwritten.pop(record.student, None)
+        try:
+            write()
+        except OSError as refused:
+            if is_full(refused) or not (self.folder.is_dir() and os.access(self.folder, os.W_OK)):
+                raise
+            said = f"Feedback and result could not be written ({refused.strerror}), so the next run grades it again."
+            record = dataclasses.replace(record, note=" ".join(filter(None, (record.note, said))))
+            self._unwritten[record.student] = record
+        return record
+
+    def _write_verdict(self, record: Record) -> None:
+        """The result comes last: it says all is there."""
         home = self._home(record.student)
         home.mkdir(parents=True, exist_ok=True)
-        replace(home / "feedback.html", page(record.report, record.student, record.problems, record.why), durable=True)
+        feedback = page(record.report, record.student, record.problems, record.why)
+        replace(home / "feedback.html", printable(feedback), durable=True)
         document = {**asdict(record), "report": to_document(record.report) if record.report else None}
         replace(home / "result.json", json.dumps(document, indent=1), durable=True)
 
@@ -87,18 +116,20 @@ class Records:
         lines = io.StringIO()
         writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self._row(record) for record in sorted(records, key=lambda record: record.student))
+        known = [self._unwritten.get(record.student, record) for record in records]
+        writer.writerows(self._row(record) for record in sorted(known, key=lambda record: record.student))
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.table, lines.getvalue(), durable=True)
+        replace(self.table, printable(lines.getvalue()), durable=True)
 
     def _row(self, record: Record) -> dict[str, str]:
         report = record.report if record.is_graded else None
+        feedback = str((self._home(record.student) / "feedback.html").relative_to(self.table.parent))
         known = {
             "student": _harmless(record.student), "lab": str(self.lab.number),
             "status": GRADED if report else NOT_GRADED, "problems": str(len(record.problems)),
             "graded_at": record.graded_at, "seconds": f"{record.seconds:.1f}", "note": record.note,
             "submission": _harmless(record.submission),
-            "feedback": _harmless(str(self._home(record.student).relative_to(self.table.parent) / "feedback.html")),
+            "feedback": "" if record.student in self._unwritten else _harmless(feedback),
         }  # fmt: skip
         if report:
             passed = sum(check.outcome is Outcome.PASS for check in report.checks)
@@ -112,9 +143,16 @@ class Records:
     def _home(self, student: str) -> Path:
         """A folder whose name a student can't choose freely: whatever a file system may mistake is written out."""
         plain = "".join(letter if letter.isalnum() or letter in "-_@+ " else "_" for letter in student)
-        if plain != student:
-            plain += f"-{hashlib.sha256(student.encode()).hexdigest()[:8]}"
+        if plain != student or len(plain.encode()) > _LONGEST_NAME:
+            # A name of bytes that are no UTF-8 has lone surrogates in their place.
+            end = f"-{hashlib.sha256(student.encode(errors='surrogatepass')).hexdigest()[:8]}"
+            plain = plain.encode()[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
         return self.folder / plain
+
+
+def printable(text: str) -> str:
+    """Text that UTF-8 has no bytes for, as in the name of a file from a Latin-1 disk, with its escapes instead."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _harmless(text: str) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -28,6 +31,11 @@ def _record(student: str, *outcomes: Outcome, problems: tuple[str, ...] = ()) ->
     report = _report(*outcomes) if outcomes else None
     return Record(student, f"/submitted/{student}", "d1", "d2", "2026-11-25T00:00:00+00:00", 3.0, problems, report,
                   "" if report else "no cluster")  # fmt: skip
+
+
+def _rows(records: Records) -> list[dict[str, str]]:
+    with records.table.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 @pytest.fixture
@@ -65,8 +73,7 @@ def test_errors_are_no_verdict() -> None:
 
 def test_the_table_leaves_points_empty_where_there_is_no_verdict(records: Records) -> None:
     records.write_table([_record("bob", Outcome.ERROR), _record("ada", Outcome.PASS, Outcome.FAIL)])
-    with records.table.open() as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(records)
     assert tuple(rows[0]) == COLUMNS
     assert [(row["student"], row["points"], row["percent"], row["status"]) for row in rows] == [
         ("ada", "2", "50.0", "graded"), ("bob", "", "", "not graded"),
@@ -92,3 +99,55 @@ def test_feedback_shows_hostile_text_as_text(records: Records) -> None:
 
 def test_a_changed_check_is_another_lab() -> None:
     assert lab_digest(lab_numbered(6)) != lab_digest(lab_numbered(3))
+
+
+LATIN = os.fsdecode("andré".encode("latin-1"))
+
+
+def test_a_name_that_is_no_utf8_is_written_out_and_comes_back_as_it_was(records: Records) -> None:
+    record = dataclasses.replace(_record(LATIN, Outcome.PASS, problems=(LATIN,)), why=LATIN, note=LATIN)
+    records.keep(record, {"who": LATIN})
+    records.write_table([record])
+    assert records.of(LATIN) == record
+    (row,) = _rows(records)
+    assert (row["student"], row["note"]) == (r"andr\udce9", r"andr\udce9")
+    assert r"andr\udce9" in (records.table.parent / row["feedback"]).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["." + "a" * 254, "." + "é" * 127, "a" * 246 + "."])
+def test_a_folder_is_named_within_what_file_systems_take(records: Records, name: str) -> None:
+    for student in (name, name[:-1] + "!"):
+        records.keep(_record(student, Outcome.PASS), {"format": "x"})
+        assert records.of(student) == _record(student, Outcome.PASS)
+
+
+def test_what_cannot_be_kept_of_one_student_costs_only_that_one(records: Records) -> None:
+    records.keep(_record("ada", Outcome.PASS), None)
+    (records.folder / "bob").write_text("somebody's own notes")
+    kept = records.keep(_record("bob", Outcome.FAIL), {"format": "x"})
+    records.write_table([_record("ada", Outcome.PASS), _record("bob", Outcome.FAIL)])
+    ada, bob = _rows(records)
+    assert (ada["points"], ada["note"]) == ("2", "")
+    assert (bob["points"], bob["feedback"]) == ("0", "")
+    assert bob["note"] == kept.note
+    assert "could not be written" in bob["note"]
+    (records.folder / "bob").unlink()
+    records.keep(_record("bob", Outcome.FAIL), None)
+    records.write_table([_record("bob", Outcome.FAIL)])
+    *_, bob = _rows(records)
+    assert (bob["note"], bool(bob["feedback"])) == ("", True)
+
+
+def test_a_full_disk_concerns_all(records: Records, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("labs.grading.records.replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        records.keep(_record("ada", Outcome.PASS), None)
+
+
+def test_a_folder_that_takes_nothing_concerns_all(records: Records) -> None:
+    records.folder.write_text("no folder")
+    with pytest.raises(OSError, match="feedback"):
+        records.keep(_record("ada", Outcome.PASS), None)
