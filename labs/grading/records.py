@@ -8,8 +8,11 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+import shlex
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from checkers.report.document import from_document, to_document
 from checkers.report.html import page
 from checkers.report.terminal import number
 from checkers.results import Outcome, Report
+from cluster.errors import KailabError
 from cluster.files import is_full, replace
 from labs.catalog import LabFolder
 
@@ -25,6 +29,7 @@ COLUMNS = ("student", "lab", "points", "max_points", "percent", "status", "check
            "graded_at", "seconds", "submission", "feedback", "note")  # fmt: skip
 GRADED, NOT_GRADED = "graded", "not graded"
 _LONGEST_NAME = 255  # bytes of a file's name; so it is on all common file systems
+Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -56,18 +61,57 @@ class Records:
     """The folder beside the table: STUDENT/{result.json, evidence.json, feedback.html}. Written whole or not at all."""
 
     def __init__(self, table: Path, lab: LabFolder) -> None:
+        """Raises KailabError when table or folder hold results of another lab, or the table is something else."""
         self.table, self.lab = table, lab
         self.folder = table.with_name(f"{table.stem}-feedback")
         self._unwritten: dict[str, Record] = {}
+        self._rows_before = read_table(table) if table.exists() else []
+        for row in self._rows_before:
+            self._require_ours(row["lab"], table)
+        if not self._rows_before:
+            any(map(self._read, self._homes()))  # the first result tells
 
     def of(self, student: str) -> Record | None:
-        """What is known of a student; None when there is nothing, or nothing that can be read."""
+        """What is known of a student; None when there is nothing, or nothing that can be read.
+
+        Raises KailabError when what there is belongs to another lab.
+        """
+        return self._read(self._home(student))
+
+    def everybody(self) -> Iterator[Record]:
+        """Of every student what is known, as far as it can be read and is this lab's."""
+        for home in self._homes():
+            with suppress(KailabError):
+                if (record := self._read(home)) and self._home(record.student) == home:
+                    yield record
+
+    def evidence_of(self, student: str) -> Path:
+        """The file that a result rests on, if there is one."""
+        return self._home(student) / "evidence.json"
+
+    def _homes(self) -> list[Path]:
+        return sorted(file.parent for file in self.folder.glob("*/result.json"))
+
+    def _read(self, home: Path) -> Record | None:
+        file = home / "result.json"
         try:
-            document = json.loads((self._home(student) / "result.json").read_text())
+            document = json.loads(file.read_text())
             report = from_document(document["report"]) if document["report"] else None
-            return Record(**{**document, "report": report, "problems": tuple(document["problems"])})
-        except (OSError, ValueError, KeyError, TypeError):
+            lab = document.pop("lab", report.lab if report else "")  # of earlier versions only the report tells
+            record = Record(**{**document, "report": report, "problems": tuple(document["problems"])})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        self._require_ours(str(lab), file)
+        return record
+
+    def _require_ours(self, number: str, where: Path) -> None:
+        if number not in ("", str(self.lab.number)):
+            other = self.table.with_name(f"{self.table.stem}-{self.lab.namespace}.csv")
+            raise KailabError(
+                f"{where} holds results of lab {number}.",
+                why=f"Those of lab {self.lab.number} would take their place, and evidence and feedback would be lost.",
+                mend=f"name another table, such as --out {shlex.quote(str(other))}",
+            )
 
     def keep(self, record: Record, recorded: dict[str, Any] | None) -> Record:
         """Write a student's files; evidence of an earlier result goes, since it tells nothing about this one.
@@ -77,7 +121,7 @@ class Records:
         """
 
         def write() -> None:
-            file = self._home(record.student) / "evidence.json"
+            file = self.evidence_of(record.student)
             if recorded is None:
                 file.unlink(missing_ok=True)
             else:
@@ -108,20 +152,32 @@ class Records:
         home.mkdir(parents=True, exist_ok=True)
         feedback = page(record.report, record.student, record.problems, record.why)
         replace(home / "feedback.html", printable(feedback), durable=True)
-        document = {**asdict(record), "report": to_document(record.report) if record.report else None}
+        report = to_document(record.report) if record.report else None
+        document = {**asdict(record), "report": report, "lab": self.lab.number}
         replace(home / "result.json", json.dumps(document, indent=1), durable=True)
 
     def write_table(self, records: Iterable[Record]) -> None:
-        """The table for a spreadsheet or an LMS: a line per student, points empty where there is no verdict."""
+        """The table for a spreadsheet or an LMS: a line per student, points empty where there is no verdict.
+
+        Whoever else is on record, or in the table as it was, stays in it.
+        """
+        given = [self._unwritten.get(record.student, record) for record in records]
+        rows = {**self._on_record, **{record.student: self._row(record) for record in given}}
+        students = {row["student"] for row in rows.values()}
+        left = [row for row in self._rows_before if row["student"] not in students]
         lines = io.StringIO()
         writer = csv.DictWriter(lines, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        known = [self._unwritten.get(record.student, record) for record in records]
-        writer.writerows(self._row(record) for record in sorted(known, key=lambda record: record.student))
+        writer.writerows(sorted([*rows.values(), *left], key=lambda row: row["student"]))
         self.table.parent.mkdir(parents=True, exist_ok=True)
         replace(self.table, printable(lines.getvalue()), durable=True)
 
-    def _row(self, record: Record) -> dict[str, str]:
+    @cached_property
+    def _on_record(self) -> dict[str, Row]:
+        """The rows of all that is on record; read once, since for a large class it takes seconds."""
+        return {record.student: self._row(record) for record in self.everybody()}
+
+    def _row(self, record: Record) -> Row:
         report = record.report if record.is_graded else None
         feedback = str((self._home(record.student) / "feedback.html").relative_to(self.table.parent))
         known = {
@@ -148,6 +204,23 @@ class Records:
             end = f"-{hashlib.sha256(student.encode(errors='surrogatepass')).hexdigest()[:8]}"
             plain = plain.encode()[: _LONGEST_NAME - len(end)].decode(errors="ignore") + end
         return self.folder / plain
+
+
+def read_table(table: Path) -> list[Row]:
+    """The rows of a table that `kailab grade` wrote. Raises KailabError for any other file."""
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a mark in front
+            reader = csv.DictReader(file)
+            if not {"student", "lab"} <= set(reader.fieldnames or ("student", "lab")):
+                raise ValueError("other columns")
+            rows = [{column: row.get(column) or "" for column in COLUMNS} for row in reader]
+    except OSError as failed:
+        raise KailabError(f"{table} can't be read: {failed.strerror}.") from None
+    except (ValueError, csv.Error):
+        raise KailabError(
+            f"{table} is no table of `kailab grade`.", mend="the file that --out named, or a new one"
+        ) from None
+    return [row for row in rows if row["student"]]
 
 
 def printable(text: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +15,7 @@ from checkers.report.terminal import number, plain
 from checkers.results import CheckResult, Outcome, Report
 from cluster.errors import KailabError
 from labs.catalog import LabFolder, lab_numbered
-from labs.grading.records import Record, Records, lab_digest
+from labs.grading.records import Record, Records, lab_digest, read_table
 from labs.regrading import read_evidence, replay
 
 
@@ -77,21 +75,17 @@ def regrade_class(table: Path, console: Console, *, write: bool) -> int:
 
 def _lab_of(table: Path) -> LabFolder:
     try:
-        with table.open(newline="") as file:
-            return lab_numbered(int(next(csv.DictReader(file))["lab"]))
-    except OSError as failed:
-        raise KailabError(f"{table} can't be read: {failed.strerror}.") from None
-    except (StopIteration, KeyError, ValueError, csv.Error):
+        return lab_numbered(int(read_table(table)[0]["lab"]))
+    except (IndexError, ValueError):
         raise KailabError(f"{table} is no table of `kailab grade`.", mend="the file that --out named") from None
 
 
 def _regraded(records: Records, lab: LabFolder) -> Iterator[Regraded]:
-    for home in sorted(path.parent for path in records.folder.glob("*/result.json")):
-        record = records.of(json.loads((home / "result.json").read_text())["student"])
-        if record is None or not record.is_graded:
+    for record in records.everybody():
+        if not record.is_graded:
             continue
         try:
-            now = replay(lab, read_evidence(home / "evidence.json"))
+            now = replay(lab, read_evidence(records.evidence_of(record.student)))
         except (ValueError, KeyError, KailabError) as broken:
             yield Regraded(record, None, str(broken))
             continue

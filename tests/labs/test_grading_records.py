@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import errno
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from cluster.errors import KailabError
 from labs.catalog import lab_numbered
 from labs.grading.records import COLUMNS, Record, Records, lab_digest
 
@@ -151,3 +153,102 @@ def test_a_folder_that_takes_nothing_concerns_all(records: Records) -> None:
     records.folder.write_text("no folder")
     with pytest.raises(OSError, match="feedback"):
         records.keep(_record("ada", Outcome.PASS), None)
+
+
+def _old(records: Records, student: str) -> None:
+    """Make a result one of an earlier version, which did not tell its lab."""
+    file = records.folder / student / "result.json"
+    document = json.loads(file.read_text())
+    del document["lab"]
+    file.write_text(json.dumps(document))
+
+
+def test_everybody_else_stays_in_the_table(records: Records) -> None:
+    everybody = [_record("ada", Outcome.PASS), _record("bob"), _record("carl", Outcome.FAIL)]
+    for record in everybody:
+        records.keep(record, None)
+    records.write_table(everybody)
+    before = _rows(records)
+    late = Records(records.table, records.lab)
+    late.keep(_record("bert", Outcome.PASS), None)
+    late.keep(_record("carl", Outcome.PASS), None)
+    late.write_table([_record("bert", Outcome.PASS), _record("carl", Outcome.PASS)])
+    after = _rows(records)
+    assert [row["student"] for row in after] == ["ada", "bert", "bob", "carl"]
+    assert [after[0], after[2]] == before[:2]
+    assert (before[2]["points"], after[3]["points"]) == ("0", "2")
+
+
+def test_who_is_on_record_is_in_the_table_also_after_a_crash_before_it_was_written(records: Records) -> None:
+    records.keep(_record("ada", Outcome.PASS), None)
+    again = Records(records.table, records.lab)
+    again.write_table([_record("bob", Outcome.PASS)])
+    assert [row["student"] for row in _rows(records)] == ["ada", "bob"]
+
+
+def test_a_row_stays_when_nothing_else_is_left_of_a_student(records: Records) -> None:
+    records.write_table([_record("=ada", Outcome.PASS), _record("bob", Outcome.PASS)])
+    before = _rows(records)
+    for _ in range(2):
+        Records(records.table, records.lab).write_table([_record("bob", Outcome.FAIL)])
+        assert [row["points"] for row in _rows(records)] == ["2", "0"]
+    assert _rows(records)[0] == before[0]
+
+
+def test_a_table_of_another_lab_is_refused_and_left_as_it_is(records: Records) -> None:
+    records.keep(_record("ada", Outcome.PASS), {"format": "x"})
+    records.write_table([_record("ada", Outcome.PASS)])
+    before = records.table.read_text()
+    for _ in range(2):
+        with pytest.raises(KailabError) as refused:
+            Records(records.table, lab_numbered(3))
+        assert "results of lab 6" in refused.value.what
+        assert "--out" in refused.value.mend
+        assert "grades-lab-03.csv" in refused.value.mend
+        assert records.of("ada")
+        if records.table.exists():
+            assert records.table.read_text() == before
+            records.table.unlink()  # then the feedback still tells
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+@pytest.mark.parametrize("outcomes", [(Outcome.PASS,), ()])
+def test_a_result_tells_its_lab_as_far_as_that_is_known(
+    records: Records, outcomes: tuple[Outcome, ...], is_old: bool
+) -> None:
+    records.keep(_record("ada", *outcomes), None)
+    if is_old:
+        _old(records, "ada")
+    if is_old and not outcomes:
+        assert Records(records.table, lab_numbered(3)).of("ada") == _record("ada")
+        return
+    with pytest.raises(KailabError, match="results of lab 6"):
+        Records(records.table, lab_numbered(3))
+
+
+def test_one_result_of_another_lab_is_not_taken_for_ours(records: Records) -> None:
+    """As two labs in one table left it, before that was refused."""
+    records.keep(_record("ada", Outcome.PASS), None)
+    records.table.write_text("student,lab\ncarl,3\n")
+    other = Records(records.table, lab_numbered(3))
+    with pytest.raises(KailabError, match="results of lab 6"):
+        other.of("ada")
+    other.write_table([_record("carl", Outcome.PASS)])
+    assert [(row["student"], row["lab"]) for row in _rows(records)] == [("carl", "3")]
+
+
+@pytest.mark.parametrize("text", ["my notes\n", "name,points\nada,3\n", "\xff\xfe"])
+def test_a_file_that_is_no_table_is_not_written_over(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "notes.csv"
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(KailabError, match="no table of `kailab grade`"):
+        Records(file, lab_numbered(6))
+
+
+@pytest.mark.parametrize("text", ["", ",".join(COLUMNS) + "\n", "\ufeffstudent,lab\n,\n"])
+def test_an_empty_table_takes_any_lab(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "grades.csv"
+    file.write_text(text, encoding="utf-8")
+    records = Records(file, lab_numbered(6))
+    records.write_table([_record("ada", Outcome.PASS)])
+    assert [row["student"] for row in _rows(records)] == ["ada"]

@@ -104,6 +104,23 @@ def test_evidence_that_cannot_tell_leaves_the_result(monkeypatch: pytest.MonkeyP
     assert kept.lab_digest == "older checks"
 
 
+def test_who_was_not_graded_stays_in_the_table(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    before = table.read_text().splitlines()
+    _again(monkeypatch, table, lambda who: _report(), write=True)
+    after = table.read_text().splitlines()
+    assert after[3] == before[3]
+    assert after[3].startswith("carl,6,,")
+
+
+def test_a_result_that_cannot_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    """Its row is all that is left of it."""
+    before = table.read_text().splitlines()
+    (table.parent / "grades-feedback" / "bob" / "result.json").write_text("{")
+    _, said = _again(monkeypatch, table, lambda who: _report(), write=True)
+    assert "1 graded again, 1 changed" in said
+    assert table.read_text().splitlines()[2:] == before[2:]
+
+
 def test_what_is_no_table_is_said(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("a,b\n1,2\n")
     for name, said in (("a.csv", "no table of"), ("nowhere.csv", "can't be read")):
