@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from checkers.turns import Turns
 
 HOLD_EVERY = 0.5
+NOT_RECORDED = "not tried when this was recorded"  # a replayed check whose evidence can't tell, for there is none
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
 Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
 
@@ -171,7 +172,7 @@ class Run:
 
     def _evaluate(self, spec: CheckSpec, check: Check) -> CheckResult:
         if self._playing and spec.id not in self.tapes:
-            return self._result(spec, Outcome.SKIPPED, observed="not tried when this was recorded")
+            return self._result(spec, Outcome.SKIPPED, observed=NOT_RECORDED)
         started = time.monotonic()
         try:
             result = self._verdict(spec, check, alone=check.exclusive)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -13,9 +14,10 @@ from rich.text import Text
 
 from checkers.report.terminal import number, plain
 from checkers.results import CheckResult, Outcome, Report
+from checkers.runner import NOT_RECORDED
 from cluster.errors import KailabError
 from labs.catalog import LabFolder, lab_numbered
-from labs.grading.records import Record, Records, lab_digest, read_table
+from labs.grading.records import Record, Records, lab_digest, printable, read_table
 from labs.regrading import read_evidence, replay
 
 
@@ -55,13 +57,13 @@ def regrade_class(table: Path, console: Console, *, write: bool) -> int:
     found = sorted(_regraded(records, lab), key=lambda one: one.record.student)
     if not found:
         raise KailabError(f"There is nothing on record for {table}.", why=f"No results in {records.folder}.",
-                          mend=f"kailab grade DIR... --lab {lab.number} --out {table}")  # fmt: skip
+                          mend=f"kailab grade DIR... --lab {lab.number} --out {shlex.quote(str(table))}")  # fmt: skip
     changed = [one for one in found if one.has_changed]
     untold = [one for one in found if one.now is None]
     if changed:
         console.print(_shown(changed))
     for one in untold:
-        console.print(Text(f"  {plain(one.record.student)} stays as it is: {one.why}"))
+        console.print(Text(f"  {_shown_as(one.record.student)} stays as it is: {_shown_as(one.why)}"))
     console.print(
         f"{len(found)} graded again, {len(changed)} changed" + (f", {len(untold)} can't be" if untold else "")
     )
@@ -85,12 +87,20 @@ def _regraded(records: Records, lab: LabFolder) -> Iterator[Regraded]:
         if not record.is_graded:
             continue
         try:
-            now = replay(lab, read_evidence(records.evidence_of(record.student)))
+            document = read_evidence(records.evidence_of(record.student))
+            if document["lab"] != lab.number:
+                raise ValueError(f"its evidence is of lab {document['lab']}")
+            now = replay(lab, document)
         except (ValueError, KeyError, KailabError) as broken:
             yield Regraded(record, None, str(broken))
             continue
-        untold = next((check for check in now.checks if check.outcome is Outcome.ERROR), None)
+        untold = next(filter(_is_untold, now.checks), None)
         yield Regraded(record, None, f"{untold.id}: {untold.observed}") if untold else Regraded(record, now)
+
+
+def _is_untold(check: CheckResult) -> bool:
+    """Whether the evidence can't tell. It can for what was skipped since another check failed: that check tells."""
+    return check.outcome is Outcome.ERROR or (check.outcome is Outcome.SKIPPED and check.observed == NOT_RECORDED)
 
 
 def _shown(changed: list[Regraded]) -> Table:
@@ -100,13 +110,18 @@ def _shown(changed: list[Regraded]) -> Table:
     for one in changed:
         assert one.now is not None
         why = "\n".join(_why(was, now) for was, now in one.changes)
-        shown.add_row(plain(one.record.student), number(one.before.points), number(one.now.points), Text(why))
+        student = Text(_shown_as(one.record.student))
+        shown.add_row(student, number(one.before.points), number(one.now.points), Text(why))
     return shown
 
 
 def _why(was: CheckResult, now: CheckResult) -> str:
     said = now.observed or was.observed
-    return f"{now.id}: {was.outcome} -> {now.outcome}" + (f" ({plain(said)})" if said else "")
+    return f"{now.id}: {was.outcome} -> {now.outcome}" + (f" ({_shown_as(said)})" if said else "")
+
+
+def _shown_as(text: str) -> str:
+    return plain(printable(text))
 
 
 def _keep(records: Records, found: list[Regraded], digest: str) -> None:

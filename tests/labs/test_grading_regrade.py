@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from checkers.evidence import pack, write
 from checkers.report.document import to_document
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from checkers.runner import NOT_RECORDED
 from cluster.errors import KailabError
 from labs.catalog import LabFolder, lab_numbered
 from labs.grading import regrade
@@ -104,12 +107,74 @@ def test_evidence_that_cannot_tell_leaves_the_result(monkeypatch: pytest.MonkeyP
     assert kept.lab_digest == "older checks"
 
 
+def test_a_check_that_left_no_evidence_is_no_zero(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    """As when `ready` failed wrongly and is mended, so that what needs it was never tried; or when a check is new."""
+    before = table.read_text()
+
+    def mended(who: str) -> Report:
+        report = _report()
+        last = replace(report.checks[-1], outcome=Outcome.SKIPPED, points=0, observed=NOT_RECORDED)
+        return replace(report, checks=(*report.checks[:-1], last)) if who == "ada" else report
+
+    status, said = _again(monkeypatch, table, mended, write=True)
+    assert status == 2
+    assert f"ada stays as it is: {LAB.spec.checks[-1].id}: not tried when this was recorded" in said
+    assert "2 graded again, 0 changed, 1 can't be" in said
+    ada, bob = Records(table, LAB).of("ada"), Records(table, LAB).of("bob")
+    assert ada
+    assert bob
+    assert (ada.report, ada.lab_digest) == (_report("limits"), "older checks")
+    assert bob.lab_digest == lab_digest(LAB)
+    assert table.read_text() == before
+
+
+def test_a_check_skipped_for_what_it_needs_is_told(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    def failing(who: str) -> Report:
+        report = _report("shape")
+        last = replace(report.checks[-1], outcome=Outcome.SKIPPED, points=0, observed="not tried: first mend “shape”")
+        return replace(report, checks=(*report.checks[:-1], last))
+
+    status, said = _again(monkeypatch, table, failing)
+    assert (status, "2 changed" in said) == (0, True)
+
+
+@pytest.mark.parametrize("lab", [6, 3])
+def test_evidence_without_its_tapes_or_of_another_lab_leaves_the_result(table: Path, lab: int) -> None:
+    """Replayed in earnest."""
+    before = table.read_text()
+    document = pack({}, {"lab": lab, "namespace": "lab-06", "given": {}}, to_document(_report()))
+    for student in ("ada", "bob"):
+        write(Records(table, LAB).evidence_of(student), document)
+    said = io.StringIO()
+    assert regrade.regrade_class(table, Console(file=said, width=120), write=True) == 2
+    assert "2 graded again, 0 changed, 2 can't be" in said.getvalue()
+    assert ("lab 3" in said.getvalue()) == (lab == 3)
+    assert table.read_text() == before
+
+
 def test_who_was_not_graded_stays_in_the_table(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
     before = table.read_text().splitlines()
     _again(monkeypatch, table, lambda who: _report(), write=True)
     after = table.read_text().splitlines()
     assert after[3] == before[3]
     assert after[3].startswith("carl,6,,")
+
+
+def test_what_evidence_and_names_say_is_harmless_for_a_terminal(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
+    records = Records(table, LAB)
+    name = os.fsdecode(b"andr\xe9\x1b[2J")
+    records.keep(Record(name, "in", "d", "o", "at", 1.0, (), _report()), {"lab": 6, "who": name})
+
+    def broken(who: str) -> Report:
+        raise KailabError("bad\x1b[31m evidence", why=os.fsdecode(b"\xe9"))
+
+    _, said = _again(monkeypatch, table, broken)
+    assert "\x1b" not in said
+    assert r"andr\udce9 stays as it is: bad evidence" in said
+    said.encode()
+    _, said = _again(monkeypatch, table, lambda who: _report("budget", observed=name))
+    assert "\x1b" not in said
+    said.encode()
 
 
 def test_a_result_that_cannot_be_read_ends_nothing(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
