@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from labs.catalog import LabFolder, all_labs, lab_numbered
 from labs.grading.reading import Submission
 from labs.grading.records import Records
 from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights
+from labs.grading.remote import run as remote_run
 from labs.grading.remote.queue import Desk, Queue
 from labs.grading.remote.run import RemoteRun
 from labs.grading.remote.where import Place
@@ -120,6 +122,13 @@ def test_the_table_tells_whose_evidence_is_missing_and_how_to_get_it(
     assert (row["points"], told in row["note"], bool(row["note"])) == ("1", True, bool(told))
     assert not told or f"kailab grade {tmp_path / 'ada'} --lab 6" in row["note"]
     assert (records.folder / "ada" / "evidence.json").exists() is not bool(told)
+
+
+def test_a_command_to_copy_holds_a_path_as_one_word() -> None:
+    path = Path("in/ada; rm -rf $HOME 'x'")
+    note = remote_run._without_evidence(Submission("ada", path, (), ()), lab_numbered(6), 0)
+    command = note.partition("To have it: ")[2]
+    assert shlex.split(command)[:3] == ["kailab", "grade", str(path)]
 
 
 def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 import socket
 import time
 from collections.abc import Mapping
@@ -223,7 +224,7 @@ class RemoteRun:
 def _without_evidence(submission: Submission, lab: LabFolder, size: int) -> str:
     how = f"{size / 1e6:.1f} MB are more than the cluster can keep" if size else "it was lost on its way"
     return (f"The points stand, but without evidence ({how}), so they can't be regraded. To have it: "
-            f"kailab grade {submission.path} --lab {lab.number} --out with-evidence.csv")  # fmt: skip
+            f"kailab grade {shlex.quote(str(submission.path))} --lab {lab.number} --out with-evidence.csv")  # fmt: skip
 
 
 _LOOK_WITH = f"kubectl -n {NAMESPACE} describe pods; the same command goes on where it was"
