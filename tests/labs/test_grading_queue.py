@@ -212,6 +212,70 @@ def test_what_is_tried_alone_comes_last_and_by_one_worker(api: FakeApi) -> None:
     assert one.is_empty()
 
 
+def test_nobody_begins_beside_what_is_tried_alone_although_new_work_arrives(api: FakeApi) -> None:
+    queue, clock = Queue(api), Clock()
+    queue.put("ada", b"work", "room")
+    one, two = desk(api, "one", clock), desk(api, "two", clock)
+    with claimed(one) as claim:
+        claim.again_alone()
+    with claimed(one) as alone:
+        queue.put("bob", b"work", "room-2")
+        assert alone.alone
+        assert two.claim() is None
+        clock.now += leases.SECONDS - 1
+        alone.held.is_mine()  # a sign of life
+        assert two.claim() is None
+        alone.finish(b"done", b"")
+    with claimed(two) as claim:
+        assert claim.key == "bob"
+        claim.finish(b"done", b"")
+
+
+def test_work_that_arrives_as_something_is_taken_to_be_tried_alone_goes_first(
+    api: FakeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may have looked, and begun it, before that could be seen."""
+    queue, clock = Queue(api), Clock()
+    queue.put("ada", b"work", "room")
+    one, two = desk(api, "one", clock), desk(api, "two", clock)
+    with claimed(one) as claim:
+        claim.again_alone()
+    beside: list[Claim] = []
+    take = leases.take
+
+    def meanwhile(api: FakeApi, lease: Object, name: str, seconds: int) -> Object | None:
+        if lease["metadata"]["name"] == "claim-ada" and not beside:
+            queue.put("bob", b"work", "room-2")
+            beside.extend(filter(None, [two.claim()]))
+        return take(api, lease, name, seconds)
+
+    monkeypatch.setattr(leases, "take", meanwhile)
+    assert one.claim() is None
+    (claim,) = beside
+    with claim.held:
+        assert claim.key == "bob"
+        assert one.claim() is None
+        claim.finish(b"done", b"")
+    with claimed(one) as alone:
+        assert (alone.key, alone.alone, alone.tries) == ("ada", True, 1)
+        alone.finish(b"done", b"")
+
+
+def test_what_a_lost_worker_tried_alone_is_in_nobodys_way(api: FakeApi) -> None:
+    queue, clock = Queue(api), Clock()
+    queue.put("ada", b"work", "room")
+    one, two = desk(api, "one", clock), desk(api, "two", clock)
+    with claimed(one) as claim:
+        claim.again_alone()
+    assert one.claim() is not None  # and then no sign of life
+    queue.put("bob", b"work", "room-2")
+    assert two.claim() is None
+    clock.now = leases.SECONDS
+    with claimed(two) as claim:
+        assert claim.key == "bob"
+        claim.finish(b"done", b"")
+
+
 def test_the_right_to_try_alone_passes_on_when_its_holder_is_lost(api: FakeApi) -> None:
     Queue(api).put("ada", b"work", "room")
     one, clock = desk(api, "one"), Clock()

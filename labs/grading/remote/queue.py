@@ -22,7 +22,7 @@ from labs.grading.remote import NAMESPACE
 
 ROLE = "kailab.dev/queue"  # label: what an object is in the queue
 WORK, CLAIM, RESULT, PART = "work", "claim", "result", "part"
-ALONE = "kailab.dev/alone"  # label of a Lease: judged when nothing else runs
+ALONE = "kailab.dev/alone"  # label of a Lease: judged when nothing else runs, and nothing else is begun meanwhile
 ROOM = "kailab.dev/room"  # annotation of a Lease: the namespace to judge in
 MOST_BYTES = 700_000  # in one ConfigMap: in base64 a third more, and etcd takes 1.5 MiB in all
 MOST_EVIDENCE = 12 * MOST_BYTES  # of one submission: etcd, 2 GiB in all, has to hold those of many
@@ -120,7 +120,7 @@ class Claim:
         self.held.give_up({"metadata": meta, "spec": {"leaseTransitions": 0 if not self.alone else self.tries}})
 
     def put_back(self) -> None:
-        """The worker is told to go; the try doesn't count."""
+        """Not now, as when the worker is told to go; the try doesn't count."""
         self.held.give_up({"spec": {"leaseTransitions": self.tries - 1}})
 
 
@@ -149,6 +149,8 @@ class Desk:
         crowd = [lease for lease in present if not _open(lease).alone]
         if not crowd:
             return self._claim_alone(present)
+        if [one for one in present if _open(one).alone and not self._silence.is_free(one)]:
+            return None  # work that has arrived while another tries something alone
         free = [lease for lease in crowd if self._silence.is_free(lease)]
         random.shuffle(free)  # so that workers seldom want the same one
         self._unclaimed = free
@@ -163,7 +165,11 @@ class Desk:
                 return None
             self._alone = Held(self._api, mine, self._lost).__enter__()
         free = [lease for lease in present if self._silence.is_free(lease)]
-        return next((claim for lease in free if (claim := self._take(lease))), None)
+        claim = next((claim for lease in free if (claim := self._take(lease))), None)
+        if claim is not None and not all(_open(lease).alone for lease in listed(self._api)):
+            claim.put_back()  # work arrived before the others could see that this one is being tried
+            return None
+        return claim
 
     def _take(self, lease: Object) -> Claim | None:
         mine = leases.take(self._api, lease, self._name, self._seconds)
