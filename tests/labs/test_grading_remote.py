@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,24 @@ import pytest
 import yaml
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from cluster.api import Object
 from cluster.errors import KailabError
+from cluster.kinds import Kind
 from cluster.topology import NODES
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, all_labs, lab_numbered
+from labs.grading import walls
 from labs.grading.reading import Submission
 from labs.grading.records import Records
 from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights
 from labs.grading.remote import run as remote_run
-from labs.grading.remote.queue import Desk, Queue
+from labs.grading.remote.queue import ROOM, Desk, Queue
 from labs.grading.remote.run import RemoteRun
 from labs.grading.remote.where import Place
 from labs.lifecycle import Course
 from tests.fakeapi import FakeApi
 
+LAB = lab_numbered(6)
 LABS = pytest.mark.parametrize("lab", all_labs(), ids=lambda lab: lab.namespace)
 
 
@@ -129,6 +134,69 @@ def test_a_command_to_copy_holds_a_path_as_one_word() -> None:
     note = remote_run._without_evidence(Submission("ada", path, (), ()), lab_numbered(6), 0)
     command = note.partition("To have it: ")[2]
     assert shlex.split(command)[:3] == ["kailab", "grade", str(path)]
+
+
+class Cluster(FakeApi):
+    """One that takes what is applied, and calls `seen` before each change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Callable[[str, Object], None] = lambda *_: None
+
+    def apply(self, item: Object, namespace: str = "") -> Object:
+        self.seen("apply", item)
+        self.objects.pop((item["kind"], item["metadata"]["name"]), None)
+        return super().create(item, namespace)
+
+    def create(self, item: Object, namespace: str = "") -> Object:
+        self.seen("create", item)
+        return super().create(item, namespace)
+
+    def delete(self, kind: str | Kind, name: str, namespace: str = "") -> bool:
+        self.seen("delete", {"kind": str(kind), "metadata": {"name": name}})
+        return super().delete(kind, name, namespace)
+
+
+@pytest.fixture
+def api() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+def run(api: Cluster, tmp_path: Path) -> RemoteRun:
+    course = Course(Workspace(tmp_path, tmp_path), api, "uid")  # type: ignore[arg-type]
+    return RemoteRun(course, LAB, Records(tmp_path / "grades.csv", LAB), Place())
+
+
+def work(*students: str) -> list[Submission]:
+    return [Submission(student, Path("in", student), (), ()) for student in students]
+
+
+def users(api: Cluster) -> set[str]:
+    """Whose rights a worker has."""
+    role = api.objects["ClusterRole", "kailab-grading-worker"]
+    return {name for rule in role["rules"] if rule["verbs"] == ["impersonate"] for name in rule["resourceNames"]}
+
+
+def test_a_room_is_queued_when_its_worker_may_enter_it(api: Cluster, run: RemoteRun) -> None:
+    entered = []
+
+    def claimed(verb: str, item: Object) -> None:
+        if verb == "create" and item["kind"] == "Lease":
+            entered.append(item["metadata"]["annotations"][ROOM])
+            assert walls.user(entered[-1]) in users(api)
+
+    api.seen = claimed
+    run._fill_queue(work("ada"))
+    run._fill_queue(work("ada", "bob"))
+    assert len(entered) == 3  # Ada's Lease was refused, since it was there already
+    open_rooms = {walls.user(one.room) for one in Queue(api).open()}
+    assert open_rooms == users(api)
+    (key, *_) = run._wanted
+    Queue(api).drop(key)
+    run._fetch(Queue(api), key)  # somebody has cleared it
+    assert len(entered) == 4
+    assert {walls.user(one.room) for one in Queue(api).open()} <= users(api)
 
 
 def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:

@@ -125,16 +125,23 @@ class RemoteRun:
         nodes.note(api)
         lifecycle.give_back(api, self.lab)
         fleets.join(api, self.lab)
+        packed = {}
         for submission in work:
-            packed, problems = packing.pack_work(submission)
             key = packing.key(submission, digest)
+            packed[key], problems = packing.pack_work(submission)
             self._wanted[key] = submission, problems
-            queue.put(key, packed, new_name(self.lab))
         for one in queue.open():
             if one.key not in self._wanted and not one.holder:
                 queue.drop(one.key)  # handed in anew since an earlier command
-        for item in rights.objects(self.lab, (one.room for one in queue.open())):
-            api.apply(item)
+        self._put(queue, packed)
+
+    def _put(self, queue: Queue, packed: Mapping[str, bytes]) -> None:
+        """Queue these. A worker may claim one at once, so before that it has the right to act in its room."""
+        rooms = {key: new_name(self.lab) for key in packed} | {one.key: one.room for one in queue.open()}
+        for item in rights.objects(self.lab, rooms.values()):
+            self.course.api.apply(item)
+        for key, work in packed.items():
+            queue.put(key, work, rooms[key])
 
     def _watch(self, version: str) -> None:
         """Fetch results as they come, until there is one for each submission."""
@@ -182,10 +189,7 @@ class RemoteRun:
         submission, unsendable = self._wanted[key]
         found = queue.result(key)
         if found is None:  # a queue that somebody cleared
-            packed, _ = packing.pack_work(submission)
-            queue.put(key, packed, new_name(self.lab))
-            for item in rights.objects(self.lab, (one.room for one in queue.open())):
-                self.course.api.apply(item)
+            self._put(queue, {key: packing.pack_work(submission)[0]})
             return
         verdict, evidence = packing.unpack_verdict(found[0]), packing.unpack_evidence(found[1])
         record = Record(
