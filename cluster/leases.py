@@ -109,10 +109,12 @@ class Held:
     """A Lease that is ours, renewed by a thread while the block runs, and given up at its end.
 
     `lost` is called, in that thread, once it is or may be somebody else's: what it stands for must stop at once.
+    Who asks `is_mine` before each step may be patient: silence of the API server is no loss then, only another's
+    name is.
     """
 
-    def __init__(self, api: Store, lease: Object, lost: Callable[[], None]) -> None:
-        self._api, self._lease, self._lost = api, lease, lost
+    def __init__(self, api: Store, lease: Object, lost: Callable[[], None], *, patient: bool = False) -> None:
+        self._api, self._lease, self._lost, self._patient = api, lease, lost, patient
         self._seconds = int(lease["spec"]["leaseDurationSeconds"])
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -132,7 +134,7 @@ class Held:
             try:
                 mine = self._patch({"spec": {"renewTime": _now()}})
             except (ApiError, Unreachable):
-                mine = time.monotonic() - self._renewed < _GIVE_UP * self._seconds
+                mine = self._patient or time.monotonic() - self._renewed < _GIVE_UP * self._seconds
             if not mine and not self._ended.is_set():
                 self._lost()
                 return

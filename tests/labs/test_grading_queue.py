@@ -307,6 +307,22 @@ def test_who_cannot_renew_is_told_before_another_may_begin(api: FakeApi) -> None
         api.fails.clear()
 
 
+def test_who_is_patient_holds_on_until_another_has_it(api: FakeApi) -> None:
+    lost = threading.Event()
+    mine = leases.take(api, leases.ensure(api, "command", NAMESPACE), "one", 1)
+    assert mine is not None
+    with leases.Held(api, mine, lost.set, patient=True) as held:
+        api.fails.add("patch")
+        time.sleep(1.5)
+        api.fails.clear()
+        assert held.is_mine()
+        assert not lost.is_set()
+        api.patch("Lease", "command", NAMESPACE, {"spec": {"holderIdentity": "two"}})
+        assert lost.wait(5)
+        assert not held.is_mine()
+    assert leases.holder(api.objects["Lease", "command"]) == "two"
+
+
 def test_who_was_replaced_is_told(api: FakeApi) -> None:
     Queue(api).put("ada", b"work", "room")
     lost = threading.Event()

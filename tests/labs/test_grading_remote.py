@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shlex
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import yaml
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from cluster import leases
 from cluster.api import Object
 from cluster.errors import KailabError
 from cluster.kinds import Kind
@@ -197,6 +199,112 @@ def test_a_room_is_queued_when_its_worker_may_enter_it(api: Cluster, run: Remote
     run._fetch(Queue(api), key)  # somebody has cleared it
     assert len(entered) == 4
     assert {walls.user(one.room) for one in Queue(api).open()} <= users(api)
+
+
+def judged(api: Cluster, key: str) -> None:
+    """A worker has come to a verdict."""
+    report = Report(6, "s", "t", "lab-06", (CheckResult("c", "run", "t", Outcome.PASS, 1, 1),), 1.0,
+                    ClusterInfo("c", "v", "u"))  # fmt: skip
+    claim = Desk(api, "worker", lambda: None).claim()
+    assert claim is not None
+    assert claim.key == key
+    with claim.held:
+        claim.finish(packing.pack_verdict(packing.Verdict(report, (), "", "then", 1.0)), b"")
+
+
+@dataclass
+class Clock:
+    """The time of a command: what happens while it sleeps is told by `meanwhile`."""
+
+    meanwhile: Callable[[float], None]
+    now: float = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.meanwhile(self.now)
+
+
+def changes(api: Cluster) -> list[tuple[str, str]]:
+    """Filled with what is done to objects from now on, but for Leases."""
+    found: list[tuple[str, str]] = []
+
+    def seen(verb: str, item: Object) -> None:
+        if item["kind"] != "Lease":
+            found.append((verb, item["kind"]))
+
+    api.seen = seen
+    return found
+
+
+def take_over(api: Cluster) -> None:
+    """As a second command does, to which the first one looks dead."""
+    lease = api.get("Lease", "command", NAMESPACE)
+    assert lease is not None
+    assert leases.take(api, lease, "another") is not None
+
+
+def test_a_command_that_was_asleep_leaves_the_queue_to_the_one_beside_it(api: Cluster, run: RemoteRun) -> None:
+    with run._only_one() as run._turn:
+        run._fill_queue(work("ada"))
+        (key,) = run._wanted
+        judged(api, key)
+        take_over(api)
+        done = changes(api)
+        for touch in (lambda: run._fetch(Queue(api), key), lambda: run._watch("v"), lambda: run._fill_queue([])):
+            with pytest.raises(KailabError, match="Another `kailab grade`"):
+                touch()
+        assert not done
+    assert Queue(api).result(key)
+    assert leases.holder(api.objects["Lease", "command"]) == "another"
+
+
+def test_a_command_that_falls_asleep_as_it_clears_away_stops_there(api: Cluster, run: RemoteRun) -> None:
+    for item in job.base("token"):
+        api.apply(item)
+
+    def asleep(verb: str, item: Object) -> None:
+        if (verb, item["kind"]) == ("delete", "Job"):
+            take_over(api)
+
+    with run._only_one() as run._turn:
+        api.seen = asleep
+        with pytest.raises(KailabError, match="Another `kailab grade`"):
+            remote_run.clear_away(run.course, LAB, run._require_turn)
+    assert api.get("Namespace", NAMESPACE)
+
+
+def test_a_worker_in_its_back_off_is_waited_for(api: Cluster, run: RemoteRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice there is none for a while, and in between one runs."""
+    pod = {"kind": "Pod", "metadata": {"name": "w", "labels": job.LABELS}, "status": {"phase": "Running"}}
+
+    def meanwhile(now: float) -> None:
+        if now == 100:
+            api.create(pod)
+        elif now == 102:
+            api.delete("Pod", "w")
+        elif now == 202:
+            judged(api, next(iter(run._wanted)))
+
+    monkeypatch.setattr(remote_run, "time", Clock(meanwhile))
+    run._fill_queue(work("ada"))
+    run._watch("v")
+    assert [record.student for record in run._results.values()] == ["ada"]
+
+
+@pytest.mark.parametrize("was_begun", [False, True])
+def test_no_worker_for_longer_than_a_back_off_is_said(
+    api: Cluster, run: RemoteRun, monkeypatch: pytest.MonkeyPatch, was_begun: bool
+) -> None:
+    clock = Clock(lambda _: None)
+    monkeypatch.setattr(remote_run, "time", clock)
+    run._fill_queue(work("ada"))
+    assert not was_begun or Desk(api, "lost", lambda: None).claim()
+    with pytest.raises(KailabError, match="No worker runs"):
+        run._watch("v")
+    assert 80 < clock.now < 150  # the third back-off in a row, and no end in sight
 
 
 def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:

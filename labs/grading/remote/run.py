@@ -11,7 +11,7 @@ import secrets
 import shlex
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +32,8 @@ LOOK_EVERY = 1.0
 _API_SECONDS = 120.0
 _COMMAND_SECONDS = 15  # of silence, after which a command counts as killed
 _LIST = 500  # open submissions that are no burden to list every second
-_START_SECONDS = 90.0  # for the first worker to run
+# Without a worker, until that is said. A Job makes lost pods anew after 10, 20, 40 and 80 s.
+_NO_WORKER_SECONDS = 120.0
 _NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 
 
@@ -51,6 +52,7 @@ class RemoteRun:
     _before: dict[str, Record] = field(default_factory=dict)
     _wanted: dict[str, tuple[Submission, list[str]]] = field(default_factory=dict)  # by key, with what can't be sent
     _shown: set[str] = field(default_factory=set)
+    _turn: leases.Held | None = None
 
     def grade(self, paths: Mapping[str, Path]) -> list[Record]:
         """Grade what isn't graded yet; everybody's records. Raises KailabError when another class is being graded.
@@ -67,14 +69,14 @@ class RemoteRun:
 
     def _all(self, work: list[Submission]) -> None:
         version = self._prepare()
-        with self._only_one():
+        with self._only_one() as self._turn:
             try:
                 self._dismiss(version)
                 self._fill_queue(work)
                 self._watch(version)
             finally:
                 self._write_table()
-            clear_away(self.course, self.lab)
+            clear_away(self.course, self.lab, self._require_turn)
 
     def _not_graded(self, paths: Mapping[str, Path]) -> list[Submission]:
         digest, left = lab_digest(self.lab), []
@@ -107,9 +109,20 @@ class RemoteRun:
         while time.monotonic() < deadline:  # a command that was killed falls silent within this time
             found = leases.ensure(api, "command", NAMESPACE)
             if silence.is_free(found) and (mine := leases.take(api, found, name, _COMMAND_SECONDS)):
-                return leases.Held(api, mine, lambda: None)
+                # The API server may be silent for a while; a command asks before it changes anything.
+                return leases.Held(api, mine, lambda: None, patient=True)
             time.sleep(LOOK_EVERY)
         raise KailabError("Another `kailab grade` watches this cluster's workers.", mend="wait until it is done")
+
+    def _require_turn(self) -> None:
+        """Raises KailabError when another command has begun since."""
+        if self._turn is not None and not self._turn.is_mine():
+            raise KailabError(
+                "Another `kailab grade` has taken over this cluster's workers, or removed them; this one has stopped.",
+                why=f"So it may be when this one is silent for more than {_COMMAND_SECONDS} s, as on a machine that "
+                "sleeps. What it has fetched stays.",
+                mend="wait until the other one is done, then run the same command again",
+            )
 
     def _dismiss(self, version: str) -> None:
         """Workers of an earlier command with another image, so perhaps other checks; what they have done stays."""
@@ -119,6 +132,7 @@ class RemoteRun:
 
     def _fill_queue(self, work: list[Submission]) -> None:
         api, digest, queue = self.course.api, lab_digest(self.lab), Queue(self.course.api)
+        self._require_turn()
         for namespace in leftovers(self.course):
             if api.get("Job", job.NAME, NAMESPACE) is None:
                 demolish(self.course, namespace)
@@ -145,18 +159,22 @@ class RemoteRun:
 
     def _watch(self, version: str) -> None:
         """Fetch results as they come, until there is one for each submission."""
-        queue, started, silent = Queue(self.course.api), time.monotonic(), 0.0
+        queue, at_work, silent = Queue(self.course.api), time.monotonic(), 0.0
         while self._wanted:
             try:
+                self._require_turn()
                 self._employ(version)
                 present = {one.key: one for one in queue.open()}
                 for key in [key for key in self._wanted if key not in present]:
                     self._fetch(queue, key)
                 self._show(present)
-                if not any(one.holder for one in present.values()) and time.monotonic() - started > _START_SECONDS:
-                    self._require_workers()
+                if self._is_any_running():  # a Lease has its holder's name also when that is lost
+                    at_work = time.monotonic()
+                elif time.monotonic() - at_work > _NO_WORKER_SECONDS:
+                    raise self._no_worker()
                 silent = 0.0
             except Unreachable:
+                at_work = time.monotonic()  # or perhaps not; nobody can tell
                 silent += LOOK_EVERY
                 if silent > _API_SECONDS:
                     raise
@@ -186,6 +204,7 @@ class RemoteRun:
 
     def _fetch(self, queue: Queue, key: str) -> None:
         """Keep a result here, then forget it there: etcd is no archive."""
+        self._require_turn()
         submission, unsendable = self._wanted[key]
         found = queue.result(key)
         if found is None:  # a queue that somebody cleared
@@ -198,28 +217,31 @@ class RemoteRun:
             problems=(*submission.problems, *unsendable, *verdict.problems), report=verdict.report, why=verdict.why,
             note=_without_evidence(submission, self.lab, verdict.left_out) if verdict.report and not evidence else "",
         )  # fmt: skip
-        self.records.keep(record, evidence)
+        record = self.records.keep(record, evidence)
         self._results[submission.student] = record
         del self._wanted[key]
         queue.drop(key)
         self.listen("finished", record)
         self._write_table()
 
-    def _require_workers(self) -> None:
-        """Raises KailabError when no worker runs and none can."""
-        pods, _ = self.course.api.list("Pod", NAMESPACE, labelSelector="app.kubernetes.io/name=grader")
-        if any(pod["status"].get("phase") == "Running" for pod in pods):
-            return
-        for pod in pods:
+    def _pods(self) -> list[Object]:
+        return self.course.api.list("Pod", NAMESPACE, labelSelector="app.kubernetes.io/name=grader")[0]
+
+    def _is_any_running(self) -> bool:
+        return any(pod["status"].get("phase") == "Running" for pod in self._pods())
+
+    def _no_worker(self) -> KailabError:
+        """Why none runs, as far as pods tell."""
+        for pod in self._pods():
             for status in pod["status"].get("containerStatuses", []):
                 waiting = status["state"].get("waiting", {})
                 if waiting.get("reason") in _NO_IMAGE:
-                    raise KailabError(f"The nodes can't get the grader's image {status['image']}.",
-                                      why=waiting.get("message", ""), mend=_LOOK_WITH)  # fmt: skip
+                    return KailabError(f"The nodes can't get the grader's image {status['image']}.",
+                                       why=waiting.get("message", ""), mend=_LOOK_WITH)  # fmt: skip
             for condition in pod["status"].get("conditions", []):
                 if condition.get("reason") == "Unschedulable":
-                    raise KailabError("No node takes the workers.", why=condition["message"], mend=_LOOK_WITH)
-        raise KailabError("No worker runs.", mend=_LOOK_WITH)
+                    return KailabError("No node takes the workers.", why=condition["message"], mend=_LOOK_WITH)
+        return KailabError("No worker runs.", mend=_LOOK_WITH)
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
@@ -250,20 +272,29 @@ def require_same(course: Course, lab: LabFolder) -> None:
         )
 
 
-def clear_away(course: Course, lab: LabFolder) -> None:
-    """Remove workers, queue, rooms and rights, and put back what a lost worker had changed on the nodes."""
+def clear_away(course: Course, lab: LabFolder, require_turn: Callable[[], None] = lambda: None) -> None:
+    """Remove workers, queue, rooms and rights, and put back what a lost worker had changed on the nodes.
+
+    `require_turn` is called before each step, and may raise. The namespace goes last: it holds whose turn it is.
+    """
     api = course.api
     if api.get("Namespace", NAMESPACE) is not None:
+        require_turn()
         end_workers(course)
+        require_turn()
         nodes.put_back(api)
     for namespace in leftovers(course):
+        require_turn()
         demolish(course, namespace)
     for kind, name, namespace in rights.names(lab):
+        require_turn()
         api.delete(kind, name, namespace)
-    close_namespace(course, NAMESPACE)
+    require_turn()
     lifecycle.give_back(api, lab)
     if not lifecycle.is_started(course, lab.namespace):
         fleets.leave(api, lab)
+    require_turn()
+    close_namespace(course, NAMESPACE)
 
 
 def end_workers(course: Course) -> None:
