@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shlex
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,7 @@ def test_a_command_to_copy_holds_a_path_as_one_word() -> None:
 
 
 class Cluster(FakeApi):
-    """One that takes what is applied, and calls `seen` before each change."""
+    """One that takes what is applied, empties namespaces that go, and calls `seen` before each change."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -148,7 +149,7 @@ class Cluster(FakeApi):
     def apply(self, item: Object, namespace: str = "") -> Object:
         self.seen("apply", item)
         self.objects.pop((item["kind"], item["metadata"]["name"]), None)
-        return super().create(item, namespace)
+        return super().create(item, namespace or item["metadata"].get("namespace", ""))
 
     def create(self, item: Object, namespace: str = "") -> Object:
         self.seen("create", item)
@@ -156,7 +157,14 @@ class Cluster(FakeApi):
 
     def delete(self, kind: str | Kind, name: str, namespace: str = "") -> bool:
         self.seen("delete", {"kind": str(kind), "metadata": {"name": name}})
+        if kind == "Namespace":
+            inside = [key for key, item in self.objects.items() if item["metadata"]["namespace"] == name]
+            for key in inside:
+                del self.objects[key]
         return super().delete(kind, name, namespace)
+
+    def delete_all(self, kind: str, namespace: str, **_: object) -> None:
+        """Nobody runs here."""
 
 
 @pytest.fixture
@@ -201,15 +209,15 @@ def test_a_room_is_queued_when_its_worker_may_enter_it(api: Cluster, run: Remote
     assert {walls.user(one.room) for one in Queue(api).open()} <= users(api)
 
 
-def judged(api: Cluster, key: str) -> None:
-    """A worker has come to a verdict."""
+def judge_all(api: Cluster) -> None:
+    """Workers have come to a verdict on all that is queued."""
     report = Report(6, "s", "t", "lab-06", (CheckResult("c", "run", "t", Outcome.PASS, 1, 1),), 1.0,
                     ClusterInfo("c", "v", "u"))  # fmt: skip
-    claim = Desk(api, "worker", lambda: None).claim()
-    assert claim is not None
-    assert claim.key == key
-    with claim.held:
-        claim.finish(packing.pack_verdict(packing.Verdict(report, (), "", "then", 1.0)), b"")
+    verdict = packing.pack_verdict(packing.Verdict(report, (), "", "then", 1.0))
+    desk = Desk(api, "worker", lambda: None)
+    while claim := desk.claim():
+        with claim.held:
+            claim.finish(verdict, packing.pack_evidence({"lab": 6})[0])
 
 
 @dataclass
@@ -250,7 +258,7 @@ def test_a_command_that_was_asleep_leaves_the_queue_to_the_one_beside_it(api: Cl
     with run._only_one() as run._turn:
         run._fill_queue(work("ada"))
         (key,) = run._wanted
-        judged(api, key)
+        judge_all(api)
         take_over(api)
         done = changes(api)
         for touch in (lambda: run._fetch(Queue(api), key), lambda: run._watch("v"), lambda: run._fill_queue([])):
@@ -286,7 +294,7 @@ def test_a_worker_in_its_back_off_is_waited_for(api: Cluster, run: RemoteRun, mo
         elif now == 102:
             api.delete("Pod", "w")
         elif now == 202:
-            judged(api, next(iter(run._wanted)))
+            judge_all(api)
 
     monkeypatch.setattr(remote_run, "time", Clock(meanwhile))
     run._fill_queue(work("ada"))
@@ -305,6 +313,108 @@ def test_no_worker_for_longer_than_a_back_off_is_said(
     with pytest.raises(KailabError, match="No worker runs"):
         run._watch("v")
     assert 80 < clock.now < 150  # the third back-off in a row, and no end in sight
+
+
+@pytest.fixture
+def grade(api: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Grade a class of these students into a table, in a cluster whose workers need a moment; what it kept."""
+    monkeypatch.setattr(remote_run.where, "token", lambda _: "t")
+    monkeypatch.setattr(remote_run.image, "lay_on_nodes", lambda *_: None)
+    monkeypatch.setattr(remote_run.image, "version", lambda: "v")
+
+    def graded(*students: str, table: str = "grades.csv", work: str = "", interrupted: bool = False) -> list[str]:
+        def meanwhile(_: float) -> None:
+            if interrupted:
+                raise KeyboardInterrupt
+            judge_all(api)
+
+        for student in students:
+            (tmp_path / "in" / student).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "in" / student / "all.yaml").write_text(work)
+        monkeypatch.setattr(remote_run, "time", Clock(meanwhile))
+        course = Course(Workspace(tmp_path, tmp_path), api, "uid")  # type: ignore[arg-type]
+        run = RemoteRun(course, LAB, Records(tmp_path / table, LAB), Place())
+        return [record.student for record in run.grade({name: tmp_path / "in" / name for name in students})]
+
+    return graded
+
+
+def results(api: Cluster) -> int:
+    return sum(name.startswith("result-") for name in api.names("ConfigMap"))
+
+
+def test_another_class_is_refused_while_one_is_in_the_cluster(
+    api: Cluster, grade: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", "bob", interrupted=True)
+    queued = {one.key for one in Queue(api).open()}
+    with pytest.raises(KailabError) as refused:
+        grade("carl", table="other grades.csv")
+    said = f"{refused.value.what} {refused.value.mend}"
+    assert f"--lab 6 --runner kubernetes --out {tmp_path / 'grades.csv'}" in said
+    assert "--stop" in said
+    assert {one.key for one in Queue(api).open()} == queued
+    judge_all(api)
+    with pytest.raises(KailabError, match="Another class"):
+        grade("carl", table="other grades.csv")
+    assert results(api) == 2
+    assert grade("ada", "bob") == ["ada", "bob"]
+    assert api.get("Namespace", NAMESPACE) is None
+    assert grade("carl", table="other grades.csv") == ["carl"]
+
+
+def test_a_class_with_nothing_left_to_grade_leaves_another_ones_queue_alone(
+    api: Cluster, grade: Callable[..., list[str]]
+) -> None:
+    grade("carl", table="other.csv")
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", interrupted=True)
+    assert grade("carl", table="other.csv") == ["carl"]
+    assert len(Queue(api).open()) == 1
+
+
+def test_who_is_not_named_loses_nothing_either(api: Cluster, grade: Callable[..., list[str]]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", "bob", interrupted=True)
+    judge_all(api)
+    with pytest.raises(KailabError, match="does not name: 2") as refused:
+        grade("late-one")
+    assert refused.value.why == "ada, bob"
+    assert results(api) == 2
+    assert grade("ada", "bob", "late-one") == ["ada", "bob", "late-one"]
+    assert grade("later-one") == ["later-one"]
+
+
+def test_work_handed_in_anew_takes_the_place_of_the_old(api: Cluster, grade: Callable[..., list[str]]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", "bob", interrupted=True)
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", "bob", work="{}", interrupted=True)
+    assert len(Queue(api).open()) == 2
+    assert grade("ada", "bob", work="{}") == ["ada", "bob"]
+
+
+def test_a_queue_of_a_table_that_is_gone_is_refused_and_can_be_stopped(
+    api: Cluster, grade: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", interrupted=True)
+    shutil.rmtree(tmp_path / "grades-feedback")
+    with pytest.raises(KailabError, match="Another class"):
+        grade("ada")
+    remote_run.clear_away(Course(Workspace(tmp_path, tmp_path), api, "uid"), LAB)  # type: ignore[arg-type]
+    assert grade("ada") == ["ada"]
+
+
+def test_what_cannot_be_kept_of_one_student_costs_only_that_one(
+    grade: Callable[..., list[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "grades-feedback").mkdir()
+    (tmp_path / "grades-feedback" / "ada").write_text("notes")
+    assert grade("ada", "bob") == ["ada", "bob"]
+    with (tmp_path / "grades.csv").open() as file:
+        assert [(row["points"], bool(row["note"])) for row in csv.DictReader(file)] == [("1", True), ("1", False)]
 
 
 def test_nodes_get_back_what_a_lost_worker_took_and_nothing_else() -> None:

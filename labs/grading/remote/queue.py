@@ -47,7 +47,7 @@ class Queue:
 
     def put(self, key: str, work: bytes, room: str) -> bool:
         """Queue a submission; False when it is queued or done already. Safe to repeat after a crash."""
-        if self._api.get("ConfigMap", _named(RESULT, key), NAMESPACE) is not None:
+        if self.is_done(key):
             return False
         leases.create(self._api, _packed(WORK, key, work), NAMESPACE)
         claim = leases.new(_named(CLAIM, key), labels={ROLE: CLAIM}, annotations={ROOM: room})
@@ -55,6 +55,10 @@ class Queue:
 
     def open(self) -> list[Open]:
         return [_open(lease) for lease in listed(self._api)]
+
+    def is_done(self, key: str) -> bool:
+        """Whether there is a result to fetch."""
+        return self._api.get("ConfigMap", _named(RESULT, key), NAMESPACE) is not None
 
     def result(self, key: str) -> tuple[bytes, bytes | None] | None:
         """The packed verdict and the packed evidence (None where there is none); None while open."""

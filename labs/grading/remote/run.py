@@ -11,7 +11,7 @@ import secrets
 import shlex
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from labs.grading.reading import Submission, read_submission
 from labs.grading.records import Record, Records, lab_digest
 from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights, where
 from labs.grading.remote.queue import Open, Queue
+from labs.grading.remote.roll import Roll
 from labs.grading.rooms import demolish, leftovers, new_name
 from labs.grading.run import Listener
 from labs.lifecycle import Course, close_namespace
@@ -60,16 +61,20 @@ class RemoteRun:
         After KeyboardInterrupt the workers go on.
         """
         self._before = {student: known for student in paths if (known := self.records.of(student))}
-        work = self._not_graded(paths)
-        if work or self.course.api.get("Namespace", NAMESPACE) is not None:
+        work, api = self._not_graded(paths), self.course.api
+        if work or (api.get("Namespace", NAMESPACE) is not None and Roll(api, self.records).other() is None):
             with self.place.alone(self.course):
-                self._all(work)
+                self._all(work, paths)
         self._write_table()
         return [self._results[student] for student in sorted(self._results)]
 
-    def _all(self, work: list[Submission]) -> None:
+    def _all(self, work: list[Submission], named: Collection[str]) -> None:
         version = self._prepare()
+        roll = Roll(self.course.api, self.records)
+        is_new = roll.begin()
         with self._only_one() as self._turn:
+            if not is_new:
+                roll.require_all_named(Queue(self.course.api), named)
             try:
                 self._dismiss(version)
                 self._fill_queue(work)
@@ -94,6 +99,7 @@ class RemoteRun:
         """The image on the nodes, and the namespace; which image, and which version of it."""
         api, version = self.course.api, f"{image.version()} {self.place.image or image.NAME}"
         lifecycle.wait_gone(self.course, NAMESPACE)
+        Roll(api, self.records).require_ours()
         require_same(self.course, self.lab)
         token = where.token(api)
         if self.place.is_ours:
@@ -144,6 +150,7 @@ class RemoteRun:
             key = packing.key(submission, digest)
             packed[key], problems = packing.pack_work(submission)
             self._wanted[key] = submission, problems
+        Roll(api, self.records).enter({key: submission.student for key, (submission, _) in self._wanted.items()})
         for one in queue.open():
             if one.key not in self._wanted and not one.holder:
                 queue.drop(one.key)  # handed in anew since an earlier command
