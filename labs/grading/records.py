@@ -69,7 +69,8 @@ class Records:
         for row in self._rows_before:
             self._require_ours(row["lab"], table)
         if not self._rows_before:
-            any(map(self._read, self._homes()))  # the first result tells
+            # One that tells its lab is enough; without a report, those of earlier versions don't.
+            any(record and record.report for record in map(self._read, self._homes()))
 
     def of(self, student: str) -> Record | None:
         """What is known of a student; None when there is nothing, or nothing that can be read.

@@ -68,7 +68,9 @@ def regrade_class(table: Path, console: Console, *, write: bool) -> int:
         f"{len(found)} graded again, {len(changed)} changed" + (f", {len(untold)} can't be" if untold else "")
     )
     if write:
-        _keep(records, found, digest=lab_digest(lab))
+        for record in _keep(records, found, digest=lab_digest(lab)):
+            if record.note:
+                console.print(Text(f"  {_shown_as(record.student)}: {_shown_as(record.note)}"))
         console.print(Text(f"written: {table}, feedback in {records.folder}"), soft_wrap=True)
     elif changed:
         console.print("Nothing is written yet; --write makes these the results.")
@@ -124,15 +126,14 @@ def _shown_as(text: str) -> str:
     return plain(printable(text))
 
 
-def _keep(records: Records, found: list[Regraded], digest: str) -> None:
+def _keep(records: Records, found: list[Regraded], digest: str) -> list[Record]:
+    """Write the results of now and the table; the records that were written."""
     at = datetime.now(UTC).isoformat(timespec="seconds")
     kept = []
     for one in found:
-        record = one.record
         if one.now is not None:
-            record = replace(
-                record, report=one.now, lab_digest=digest, graded_at=at if one.has_changed else record.graded_at
-            )
-            records.keep_verdict(record)
-        kept.append(record)
+            graded_at = at if one.has_changed else one.record.graded_at
+            record = replace(one.record, report=one.now, lab_digest=digest, graded_at=graded_at)
+            kept.append(records.keep_verdict(record))
     records.write_table(kept)
+    return kept

@@ -226,6 +226,14 @@ def test_a_result_tells_its_lab_as_far_as_that_is_known(
         Records(records.table, lab_numbered(3))
 
 
+def test_results_that_tell_no_lab_do_not_hide_those_that_do(records: Records) -> None:
+    for record in (_record("ada"), _record("bob", Outcome.PASS)):
+        records.keep(record, None)
+        _old(records, record.student)
+    with pytest.raises(KailabError, match="results of lab 6"):
+        Records(records.table, lab_numbered(3))
+
+
 def test_one_result_of_another_lab_is_not_taken_for_ours(records: Records) -> None:
     """As two labs in one table left it, before that was refused."""
     records.keep(_record("ada", Outcome.PASS), None)

@@ -160,6 +160,18 @@ def test_who_was_not_graded_stays_in_the_table(monkeypatch: pytest.MonkeyPatch, 
     assert after[3].startswith("carl,6,,")
 
 
+def test_what_cannot_be_written_of_one_student_is_said_and_costs_only_that_one(
+    monkeypatch: pytest.MonkeyPatch, table: Path
+) -> None:
+    (table.parent / "grades-feedback" / "ada" / "feedback.html").unlink()
+    (table.parent / "grades-feedback" / "ada" / "feedback.html").mkdir()
+    _, said = _again(monkeypatch, table, lambda who: _report("limits", "shape"), write=True)
+    assert "ada: Feedback and result could not be written" in said
+    bob = Records(table, LAB).of("bob")
+    assert bob
+    assert bob.report == _report("limits", "shape")
+
+
 def test_what_evidence_and_names_say_is_harmless_for_a_terminal(monkeypatch: pytest.MonkeyPatch, table: Path) -> None:
     records = Records(table, LAB)
     name = os.fsdecode(b"andr\xe9\x1b[2J")
