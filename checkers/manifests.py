@@ -6,6 +6,7 @@ What is read here is untrusted: sizes, nesting and aliases are bounded before an
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from cluster.yamls import LOADER
 MAX_BYTES = 3 * 2**20  # an object in etcd ends at 1.5 MiB; a file may hold a few
 MAX_NODES = 200_000  # after aliases are followed
 SUFFIXES = (".yaml", ".yml", ".json")
+_TAG = "tag:yaml.org,2002:"  # what !!str and the like are short for
+_LONGEST_NUMBER = 2 + 1 + 64  # letters of a whole number that has 64 bits: -0b1...
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
@@ -93,17 +96,56 @@ def read_text(text: str, name: str) -> tuple[list[Object], list[Problem]]:
 class _Loader(LOADER):  # type: ignore[misc]  # the class depends on whether libyaml is there
     """YAML as kubectl reads it on its way to JSON, which has no dates and no bytes."""
 
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
+        """What an untagged value is. Numbers of base 60 (1:30) are none for kubectl."""
+        tag: str = super().resolve(kind, value, implicit)
+        return f"{_TAG}str" if tag in (f"{_TAG}int", f"{_TAG}float") and ":" in value else tag
 
-def _text_of(_: _Loader, node: yaml.ScalarNode) -> str:
-    return str(node.value)
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node. PyYAML's own constructors raise whatever comes when a tag and its value don't fit."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, IndexError, OverflowError):
+            raise _Wrong(f"{str(node.value)[:40]!r} is not what its tag says, {node.tag.removeprefix(_TAG)}",
+                         "leave the tag out, or write what it says", _line(node)) from None  # fmt: skip
+
+
+def _text_of(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
 
 
 def _text_of_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
     return bytes(loader.construct_yaml_binary(node)).decode()
 
 
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _text_of)
-_Loader.add_constructor("tag:yaml.org,2002:binary", _text_of_binary)
+def _digits(loader: _Loader, node: yaml.ScalarNode) -> str:
+    written = _text_of(loader, node)
+    if ":" in written:  # only with a tag: !!int 1:30
+        raise ValueError("a number of base 60")
+    return written
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    """A whole number of 64 bits; a greater one is a floating one for kubectl, and text when it is no decimal."""
+    written = _digits(loader, node).replace("_", "")
+    if len(written) <= _LONGEST_NUMBER and -(2**63) <= (value := int(loader.construct_yaml_int(node))) < 2**64:
+        return value
+    floating = float(written) if written.lstrip("+-").isdecimal() else math.inf
+    return floating if math.isfinite(floating) else node.value
+
+
+def _floating(loader: _Loader, node: yaml.ScalarNode) -> float | str:
+    written = _digits(loader, node)
+    value = float(loader.construct_yaml_float(node))
+    if written.lower().endswith((".inf", ".nan")):
+        raise _Wrong(f"JSON has no number {written}", "write a number, or put it in quotes", _line(node))
+    return value if math.isfinite(value) else written
+
+
+for _tag, _constructor in {
+    "timestamp": _text_of, "value": _text_of, "binary": _text_of_binary, "int": _whole, "float": _floating,
+}.items():  # fmt: skip
+    _Loader.add_constructor(f"{_TAG}{_tag}", _constructor)
 
 
 class _Wrong(Exception):

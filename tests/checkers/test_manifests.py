@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,22 @@ GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
         ("[" * 5000, 1, "nesting depth"),
         ("!!python/object/apply:os.system [true]", 1, "could not determine a constructor"),
         ("a: \x00", 1, "control characters are not allowed"),
+        ("a: 1\nb: !!bool maybe", 2, "'maybe' is not what its tag says, bool"),
+        ('a: 1\nb: !!int ""', 2, "'' is not what its tag says, int"),
+        ('a: 1\nb: !!float ""', 2, "'' is not what its tag says, float"),
+        ("a: 1\nb: !!int 1:30", 2, "'1:30' is not what its tag says, int"),
+        ("a: 1\nb: !!float 1:30.0", 2, "'1:30.0' is not what its tag says, float"),
+        ("a: 1\nb: !!binary /w==", 2, "'/w==' is not what its tag says, binary"),
+        ("a: 1\nb: !!timestamp [a]", 2, "expected a scalar node"),
+        ("a: 1\nb: .inf", 2, "JSON has no number .inf"),
+        ("a: 1\nb: .NaN", 2, "JSON has no number .NaN"),
+        (f"0x{'f' * 4000}", 1, "it is the str '0xfff"),
+        ("9" * 5000, 1, "it is the str '999"),
+        (
+            f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {'9' * 30}}}",
+            1,
+            "metadata.name of the Pod is the float '1e+30",
+        ),
     ],
 )
 def test_a_problem_is_told_with_its_line(text: str, line: int, said: str) -> None:
@@ -98,3 +115,23 @@ def test_what_json_does_not_have_is_read_as_kubectl_reads_it() -> None:
     assert not problems
     assert objects[0]["metadata"]["annotations"] == {"true": "2026-11-25", "7": "x"}
     assert objects[0]["data"] == {"a": "hi", "b": {"x": None}}
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("1:30", "1:30"), ("-1:30", "-1:30"), ("1:1:1.5", "1:1:1.5"), ("1:" * 200 + "1.0", "1:" * 200 + "1.0"),
+    ("18446744073709551615", 2**64 - 1), ("-9223372036854775808", -(2**63)), ("18446744073709551616", 2.0**64),
+    ("123456789012345678901234567890", 1.2345678901234568e29), ("9" * 400, "9" * 400), ("1.0e+400", "1.0e+400"),
+    ("0xffffffffffffffff", 2**64 - 1), ("0xfffffffffffffffff", "0xfffffffffffffffff"), ("1_000", 1000),
+    ("=", "="), ("!!float 3", 3.0),
+])  # fmt: skip
+def test_numbers_are_those_that_kubectl_reads(text: str, value: object) -> None:
+    """What `kubectl annotate --local -o json` makes of each (1.32)."""
+    (item,), problems = read_text(f"{GOOD}data: {{x: {text}}}", "f.yaml")
+    assert (item["data"]["x"], problems) == (value, [])
+    assert type(item["data"]["x"]) is type(value)
+
+
+def test_a_number_of_base_60_takes_no_time() -> None:
+    started = time.process_time()
+    read_text(f"{GOOD}data: {{x: {':'.join('1' * 80_000)}, y: {':'.join('1' * 80_000)}.0}}", "f.yaml")
+    assert time.process_time() - started < 0.5
