@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from checkers.manifests import MAX_BYTES, read_file, read_folder, read_text
+from checkers.manifests import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_IN_ALL,
+    Allowance,
+    Problem,
+    read_each,
+    read_file,
+    read_folder,
+    read_text,
+)
 
 GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
 
@@ -66,6 +76,51 @@ def test_aliases_that_multiply_are_refused_before_anything_is_built() -> None:
     rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     _, problems = read_text("\n".join(rows), "bomb.yaml")
     assert "aliases make it larger" in problems[0].what
+
+
+def test_aliases_that_multiply_text_or_depth_are_refused_as_well() -> None:
+    long = f"a: &a {'x' * 2**20}\nb: [{', '.join(['*a'] * 1000)}]"
+    assert "aliases make it larger" in read_text(long, "bomb.yaml")[1][0].what
+    rows = [f"a0: &a0 {'[' * 20}{']' * 20}", *(f"a{n}: &a{n} {'[' * 20}*a{n - 1}{']' * 20}" for n in range(1, 6))]
+    (problem,) = read_text("\n".join(rows), "bomb.yaml")[1]
+    assert (problem.what, problem.line) == (f"it is nested more than {MAX_DEPTH} levels deep", 6)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 300, 450, 600, 900])
+def test_what_nests_too_deep_is_refused_before_anything_is_built(depth: int) -> None:
+    _, problems = read_text(f"{GOOD}data: {'[' * depth}{']' * depth}", "deep.yaml")
+    assert [problem.what for problem in problems] == [f"it is nested more than {MAX_DEPTH} levels deep"]
+
+
+def test_values_are_counted_while_they_are_read() -> None:
+    started = time.process_time()
+    (problem,) = read_text(f"a: [{'b, ' * 10**6}]", "wide.yaml")[1]
+    assert "it holds more values than any manifest" in problem.what
+    assert time.process_time() - started < 20  # to the end: a minute, and a gigabyte
+
+
+@pytest.mark.parametrize("document", ["---\n#\n", "---\na\n", f"---\n[{'b, ' * 1000}]\n"])
+def test_documents_are_read_until_a_file_has_had_its_share(document: str) -> None:
+    _, problems = read_text(document * (MAX_BYTES // len(document)), "f.yaml")
+    assert f"it holds more than {MAX_IN_ALL} values" in problems[-1].what
+
+
+def test_a_reader_may_stop_between_two_objects() -> None:
+    allowance = Allowance()
+    found = read_each(f"{GOOD}---\n{GOOD * 2}---\n[".encode(), "f.yaml", allowance)
+    assert isinstance(next(found), dict)
+    left = allowance.left
+    assert isinstance(next(found), Problem)
+    assert allowance.left < left < MAX_IN_ALL
+
+
+def test_what_is_told_of_a_file_is_printable_and_of_sensible_length() -> None:
+    text = f'apiVersion: v1\nkind: "{"x" * 10**6}"\nmetadata: {{}}'
+    name = b"gr\xf6\xdfe\n\x1b[31m\xe2\x80\xae.yaml".decode(errors="surrogateescape")
+    (problem,) = read_text(text, name)[1]
+    assert str(problem).startswith(r"gr\xf6\xdfe\n\x1b[31m\u202e.yaml, line 1: the xxx")
+    assert len(str(problem)) < 1000
+    assert "\\n" not in str(read_text("a: \x00", "f.yaml")[1][0])
 
 
 def test_honest_aliases_are_followed() -> None:
