@@ -22,8 +22,9 @@ from cluster.yamls import LOADER
 MAX_BYTES = 3 * 2**20  # an object in etcd ends at 1.5 MiB; a file may hold a few
 MAX_NODES = 200_000  # of one document, after aliases are followed
 MAX_DEPTH = 100
-MAX_IN_ALL = 500_000  # nodes of all documents of a file, or of all files that are handed in together
+MAX_IN_ALL = 500_000  # of all documents of a file, or of all files that are handed in together
 SUFFIXES = (".yaml", ".yml", ".json")
+LETTERS = 20  # of text that count as another node
 _DOCUMENT = 10  # nodes that reading an empty document takes as long as
 _LONGEST = 400  # letters of a name, or of what is told of it
 _FIELDS = 100  # of an object, among which to look for one that was meant
@@ -122,7 +123,7 @@ def _sorted(found: Iterator[Object | Problem], name: str) -> tuple[list[Object],
             else:
                 objects.append(one)
     except Spent:
-        what = f"it holds more than {MAX_IN_ALL} values, so the rest of it is not read"
+        what = f"it holds more than {MAX_IN_ALL} values of {LETTERS} letters, so the rest of it is not read"
         problems.append(Problem(name, 0, what, "keep only what belongs to this work"))
     return objects, problems
 
@@ -267,7 +268,8 @@ def _loaded(document: str, allowance: Allowance) -> Any:
         node = loader.get_node() if loader.check_node() else None
         if node is None:
             return None
-        allowance.take(_require_small(node) - loader.nodes)
+        size = _require_small(node)
+        allowance.take(size.nodes - loader.nodes + size.letters // LETTERS)
         return _as_json(loader.construct_document(node))
     finally:
         loader.dispose()
@@ -308,8 +310,8 @@ class _Size:
     depth: int
 
 
-def _require_small(root: yaml.Node) -> int:
-    """How many nodes there are once aliases are followed.
+def _require_small(root: yaml.Node) -> _Size:
+    """The size of it all.
 
     Refuses more than MAX_NODES, more text than a file has, a value inside itself, and a key given twice.
     """
@@ -331,7 +333,7 @@ def _require_small(root: yaml.Node) -> int:
         open_nodes.add(id(node))
         pending.append((node, True))
         pending += [(child, False) for child in children]
-    return sizes[id(root)].nodes
+    return sizes[id(root)]
 
 
 def _sum(node: yaml.Node, parts: list[_Size]) -> _Size:

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from checkers.manifests import (
+    LETTERS,
     MAX_BYTES,
     MAX_IN_ALL,
     SUFFIXES,
@@ -150,7 +151,9 @@ def _read(path: Path) -> _Found:
     except _Enough as enough:
         found.problems.append(str(enough))
     except Spent:
-        found.problems.append(f"its files hold more than {MAX_IN_ALL} values; what comes after those is not read")
+        found.problems.append(
+            f"its files hold more than {MAX_IN_ALL} values of {LETTERS} letters; what comes after those is not read"
+        )
     if not found.objects and not found.problems:
         found.problems.append(
             "nothing to grade was found: no YAML file, and no notebook cell that begins with %%manifest"

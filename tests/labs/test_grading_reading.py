@@ -143,7 +143,18 @@ def test_all_files_together_have_so_many_values(tmp_path: Path) -> None:
     found = read_submission("ada", path)
     assert time.process_time() - started < 30  # all of it: 25 minutes
     assert len(found.objects) == 5
-    assert found.problems == (f"its files hold more than {MAX_IN_ALL} values; what comes after those is not read",)
+    assert found.problems == (
+        f"its files hold more than {MAX_IN_ALL} values of 20 letters; what comes after those is not read",
+    )
+
+
+def test_all_files_together_have_so_much_text_also_after_aliases(tmp_path: Path) -> None:
+    text = f"{GOOD.format('a')}data: {{x: &x {'x' * 30_000}, y: [{'*x, ' * 99}]}}\n"
+    for number in range(3):
+        (tmp_path / f"{number}.yaml").write_text("---\n".join([text] * 30))
+    found = read_submission("ada", tmp_path)
+    assert len(json.dumps(found.objects)) < 11 * 10**6  # all of it: 270 MB
+    assert f"its files hold more than {MAX_IN_ALL} values" in found.problems[0]
 
 
 def test_all_files_together_have_so_many_bytes(tmp_path: Path) -> None:
