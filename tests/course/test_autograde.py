@@ -156,6 +156,20 @@ def _bombs(notebook: Any) -> None:
                          "language_info": {"name": BOMB, "pygments_lexer": BOMB}}  # fmt: skip
 
 
+def _unwritable(notebook: Any) -> None:
+    """What a notebook may not hold, or no file takes: letters that no encoding has, numbers that are none."""
+    lone = "\ud800 \udcff"
+    work = _cell(notebook, "ch06-deployment")
+    work.source, work.execution_count = lone, True
+    work.outputs = [v4.new_output("error", ename=lone, evalue=lone, traceback=[lone]),
+                    v4.new_output("stream", text=lone),
+                    v4.new_output("display_data", data={"text/plain": lone})]  # fmt: skip
+    for count in (-1, 10**4000):
+        notebook.cells.append(v4.new_code_cell(lone))
+        notebook.cells[-1].execution_count = count
+    notebook.cells.append(v4.new_markdown_cell(lone, metadata={"nbgrader": {"grade_id": [[[[lone]]]]}}))
+
+
 # Whoever they are, the checker has said the same of their work: full marks for the first task, none for the others.
 CHANGES: dict[str, Change] = {
     "honest": lambda notebook: None,
@@ -175,6 +189,7 @@ CHANGES: dict[str, Change] = {
     "swapped-names": _other_names,
     "noisy-cells": _noisy,
     "bombs": _bombs,
+    "unwritable": _unwritable,
 }
 
 
