@@ -6,6 +6,7 @@ What is read here is untrusted: sizes, nesting and aliases are bounded before an
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,8 +20,19 @@ from cluster.kinds import KINDS
 from cluster.yamls import LOADER
 
 MAX_BYTES = 3 * 2**20  # an object in etcd ends at 1.5 MiB; a file may hold a few
-MAX_NODES = 200_000  # after aliases are followed
+MAX_NODES = 200_000  # of one document, after aliases are followed
+MAX_DEPTH = 100
+MAX_IN_ALL = 500_000  # of all documents of a file, or of all files that are handed in together
 SUFFIXES = (".yaml", ".yml", ".json")
+LETTERS = 20  # of text that count as another node
+_DOCUMENT = 10  # nodes that reading an empty document takes as long as
+_LONGEST = 400  # letters of a name, or of what is told of it
+_FIELDS = 100  # of an object, among which to look for one that was meant
+# What a terminal may take for more than text, and the surrogates that stand for bytes of names that aren't UTF-8.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
+_TAG = "tag:yaml.org,2002:"  # what !!str and the like are short for
+_LONGEST_NUMBER = 2 + 1 + 64  # letters of a whole number that has 64 bits: -0b1...
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
@@ -34,8 +46,42 @@ class Problem:
     mend: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.file}, line {self.line}" if self.line else self.file
-        return f"{where}: {self.what}"
+        where = f"{shown(self.file)}, line {self.line}" if self.line else shown(self.file)
+        return f"{where}: {shown(self.what)}"
+
+
+class Spent(Exception):
+    """More would have to be read than an Allowance has left."""
+
+
+@dataclass
+class Allowance:
+    """How many nodes may still be read: of a file by itself, or of all that was handed in together."""
+
+    left: int = MAX_IN_ALL
+
+    def take(self, nodes: int) -> None:
+        """Raises Spent."""
+        self.left -= nodes
+        if self.left < 0:
+            raise Spent
+
+
+def printable(text: str) -> str:
+    """Text that any terminal, table or file takes: what they would not take is written as its number."""
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if 0xDC80 <= code <= 0xDCFF:  # a byte, as Python keeps it in a file's name
+        return f"\\x{code - 0xDC00:02x}"
+    return found[0].encode("unicode_escape").decode()
+
+
+def shown(text: str) -> str:
+    """The same for a line in a report: cut to a sensible length as well."""
+    return printable(text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…")
 
 
 def read_folder(folder: Path) -> tuple[list[tuple[str, Object]], list[Problem]]:
@@ -59,51 +105,128 @@ def read_file(path: Path, name: str) -> tuple[list[Object], list[Problem]]:
             content = file.read(MAX_BYTES + 1)
     except OSError as failed:
         return [], [Problem(name, 0, f"it can't be read: {failed.strerror}")]
-    return read_content(content, name)
-
-
-def read_content(content: bytes, name: str) -> tuple[list[Object], list[Problem]]:
-    """The objects of a file that was read up to a byte more than MAX_BYTES at least, and its problems."""
-    if len(content) > MAX_BYTES:
-        return [], [Problem(name, 0, f"it is larger than {MAX_BYTES // 2**20} MiB: no manifest is that long")]
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return [], [Problem(name, 0, "it is not text in UTF-8", "save it as UTF-8")]
-    return read_text(text, name)
+    return _sorted(read_each(content, name, Allowance()), name)
 
 
 def read_text(text: str, name: str) -> tuple[list[Object], list[Problem]]:
     """The objects in YAML or JSON text; of several documents each is judged by itself."""
+    return _sorted(_each(text, name, Allowance()), name)
+
+
+def _sorted(found: Iterator[Object | Problem], name: str) -> tuple[list[Object], list[Problem]]:
     objects: list[Object] = []
     problems: list[Problem] = []
-    for start, document in _documents(text):
-        try:
-            for item in _items(_value(document)):
-                _require_object(item)
-                objects.append(item)
-        except _Wrong as wrong:
-            line = start + wrong.line if wrong.line else start + _first_line(document)
-            problems.append(Problem(name, line, wrong.what, wrong.mend))
-    if not objects and not problems:
-        problems.append(Problem(name, 0, "there is no object in it"))
+    try:
+        for one in found:
+            if isinstance(one, Problem):
+                problems.append(one)
+            else:
+                objects.append(one)
+    except Spent:
+        what = f"it holds more than {MAX_IN_ALL} values of {LETTERS} letters, so the rest of it is not read"
+        problems.append(Problem(name, 0, what, "keep only what belongs to this work"))
     return objects, problems
+
+
+def read_each(content: bytes, name: str, allowance: Allowance) -> Iterator[Object | Problem]:
+    """The objects and problems of a file that was read up to a byte more than MAX_BYTES at least, one by one.
+
+    Nothing is read ahead, so whoever has enough may stop. Raises Spent when there is more in it than allowed.
+    """
+    if len(content) > MAX_BYTES:
+        yield Problem(name, 0, f"it is larger than {MAX_BYTES // 2**20} MiB: no manifest is that long")
+        return
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        yield Problem(name, 0, "it is not text in UTF-8", "save it as UTF-8")
+        return
+    yield from _each(text, name, allowance)
+
+
+def _each(text: str, name: str, allowance: Allowance) -> Iterator[Object | Problem]:
+    is_empty = True
+    for start, document in _documents(text):
+        allowance.take(_DOCUMENT)
+        try:
+            for item in _items(_value(document, allowance)):
+                is_empty = False
+                _require_object(item)
+                yield item
+        except _Wrong as wrong:
+            is_empty = False
+            line = start + wrong.line if wrong.line else start + _first_line(document)
+            yield Problem(name, line, wrong.what, wrong.mend)
+    if is_empty:
+        yield Problem(name, 0, "there is no object in it")
 
 
 class _Loader(LOADER):  # type: ignore[misc]  # the class depends on whether libyaml is there
     """YAML as kubectl reads it on its way to JSON, which has no dates and no bytes."""
 
+    def __init__(self, document: str, allowance: Allowance) -> None:
+        super().__init__(document)
+        self.nodes, self._allowance = 0, allowance
 
-def _text_of(_: _Loader, node: yaml.ScalarNode) -> str:
-    return str(node.value)
+    def descend_resolver(self, parent: yaml.Node | None, index: Any) -> None:
+        """PyYAML calls this before each node that it makes: the only place to count them while they are made."""
+        self.nodes += 1
+        self._allowance.take(1)
+        if self.nodes > MAX_NODES:
+            raise _Wrong("it holds more values than any manifest", "keep what belongs to this work",
+                         _line(parent) if parent else 0)  # fmt: skip
+        super().descend_resolver(parent, index)
+
+    def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
+        """What an untagged value is. Numbers of base 60 (1:30) are none for kubectl."""
+        tag: str = super().resolve(kind, value, implicit)
+        return f"{_TAG}str" if tag in (f"{_TAG}int", f"{_TAG}float") and ":" in value else tag
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node. PyYAML's own constructors raise whatever comes when a tag and its value don't fit."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, KeyError, IndexError, OverflowError):
+            raise _Wrong(f"{str(node.value)[:40]!r} is not what its tag says, {node.tag.removeprefix(_TAG)}",
+                         "leave the tag out, or write what it says", _line(node)) from None  # fmt: skip
+
+
+def _text_of(loader: _Loader, node: yaml.ScalarNode) -> str:
+    return str(loader.construct_scalar(node))
 
 
 def _text_of_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
     return bytes(loader.construct_yaml_binary(node)).decode()
 
 
-_Loader.add_constructor("tag:yaml.org,2002:timestamp", _text_of)
-_Loader.add_constructor("tag:yaml.org,2002:binary", _text_of_binary)
+def _digits(loader: _Loader, node: yaml.ScalarNode) -> str:
+    written = _text_of(loader, node)
+    if ":" in written:  # only with a tag: !!int 1:30
+        raise ValueError("a number of base 60")
+    return written
+
+
+def _whole(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    """A whole number of 64 bits; a greater one is a floating one for kubectl, and text when it is no decimal."""
+    written = _digits(loader, node).replace("_", "")
+    if len(written) <= _LONGEST_NUMBER and -(2**63) <= (value := int(loader.construct_yaml_int(node))) < 2**64:
+        return value
+    floating = float(written) if written.lstrip("+-").isdecimal() else math.inf
+    return floating if math.isfinite(floating) else node.value
+
+
+def _floating(loader: _Loader, node: yaml.ScalarNode) -> float | str:
+    written = _digits(loader, node)
+    value = float(loader.construct_yaml_float(node))
+    if written.lower().endswith((".inf", ".nan")):
+        raise _Wrong(f"JSON has no number {written}", "write a number, or put it in quotes", _line(node))
+    return value if math.isfinite(value) else written
+
+
+for _tag, _constructor in {
+    "timestamp": _text_of, "value": _text_of, "binary": _text_of_binary, "int": _whole, "float": _floating,
+}.items():  # fmt: skip
+    _Loader.add_constructor(f"{_TAG}{_tag}", _constructor)
 
 
 class _Wrong(Exception):
@@ -114,9 +237,11 @@ class _Wrong(Exception):
 def _documents(text: str) -> Iterator[tuple[int, str]]:
     """(lines before it, text) of each document."""
     ends = [found.start() for found in _SEPARATOR.finditer(text)]
+    lines = 0
     for start, end in zip([0, *ends], [*ends, len(text)], strict=True):
         if text[start:end].strip("- \r\n"):
-            yield text.count("\n", 0, start), text[start:end]
+            yield lines, text[start:end]
+        lines += text.count("\n", start, end)
 
 
 def _first_line(document: str) -> int:
@@ -126,18 +251,26 @@ def _first_line(document: str) -> int:
     )
 
 
-def _value(document: str) -> Any:
-    loader = _Loader(document)
+def _value(document: str, allowance: Allowance) -> Any:
+    try:
+        return _loaded(document, allowance)
+    except yaml.MarkedYAMLError as wrong:
+        raise _in_words(wrong, document) from None
+    except RecursionError:  # where there is no libyaml, before anything is measured
+        raise _Wrong(_TOO_DEEP, "close what is open above") from None
+    except (yaml.YAMLError, ValueError) as wrong:
+        raise _Wrong(f"it is not YAML: {' '.join(str(wrong).split())}") from None
+
+
+def _loaded(document: str, allowance: Allowance) -> Any:
+    loader = _Loader(document, allowance)
     try:
         node = loader.get_node() if loader.check_node() else None
         if node is None:
             return None
-        _require_small(node)
+        size = _require_small(node)
+        allowance.take(size.nodes - loader.nodes + size.letters // LETTERS)
         return _as_json(loader.construct_document(node))
-    except yaml.MarkedYAMLError as wrong:
-        raise _in_words(wrong, document) from None
-    except (yaml.YAMLError, ValueError, RecursionError) as wrong:
-        raise _Wrong(f"it is not YAML: {wrong}") from None
     finally:
         loader.dispose()
 
@@ -168,9 +301,21 @@ def _in_words(wrong: yaml.MarkedYAMLError, document: str) -> _Wrong:
     return _Wrong(f"it is not YAML: {said}", "compare the indentation with the lines above", line)
 
 
-def _require_small(root: yaml.Node) -> None:
-    """Refuse more than MAX_NODES values once aliases are followed, a value inside itself, and a key given twice."""
-    sizes: dict[int, int] = {}
+@dataclass(frozen=True)
+class _Size:
+    """What a node comes to once aliases are followed."""
+
+    nodes: int
+    letters: int
+    depth: int
+
+
+def _require_small(root: yaml.Node) -> _Size:
+    """The size of it all.
+
+    Refuses more than MAX_NODES, more text than a file has, a value inside itself, and a key given twice.
+    """
+    sizes: dict[int, _Size] = {}
     open_nodes: set[int] = set()
     pending: list[tuple[yaml.Node, bool]] = [(root, False)]
     while pending:
@@ -178,9 +323,7 @@ def _require_small(root: yaml.Node) -> None:
         children = _children(node)
         if is_done:
             open_nodes.discard(id(node))
-            sizes[id(node)] = 1 + sum(sizes[id(child)] for child in children)
-            if sizes[id(node)] > MAX_NODES:
-                raise _Wrong("its aliases make it larger than any manifest", "write the values out", _line(node))
+            sizes[id(node)] = _sum(node, [sizes[id(child)] for child in children])
             continue
         if id(node) in sizes:
             continue
@@ -190,6 +333,20 @@ def _require_small(root: yaml.Node) -> None:
         open_nodes.add(id(node))
         pending.append((node, True))
         pending += [(child, False) for child in children]
+    return sizes[id(root)]
+
+
+def _sum(node: yaml.Node, parts: list[_Size]) -> _Size:
+    size = _Size(
+        nodes=1 + sum(part.nodes for part in parts),
+        letters=sum(part.letters for part in parts) + (len(node.value) if isinstance(node, yaml.ScalarNode) else 0),
+        depth=1 + max((part.depth for part in parts), default=0),
+    )
+    if size.nodes > MAX_NODES or size.letters > MAX_BYTES:
+        raise _Wrong("its aliases make it larger than any manifest", "write the values out", _line(node))
+    if size.depth > MAX_DEPTH:
+        raise _Wrong(_TOO_DEEP, "close what is open above", _line(node))
+    return size
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:
@@ -226,13 +383,13 @@ def _require_object(item: Any) -> None:
         raise _Wrong(f"it is {_shape(item)}, not an object", "begin with apiVersion: and kind:")
     for field in ("apiVersion", "kind"):
         if not isinstance(item.get(field), str):
-            close = difflib.get_close_matches(field, [key for key in item if isinstance(key, str)], 1)
+            close = difflib.get_close_matches(field, list(item)[:_FIELDS], 1)
             raise _Wrong(f"the object has no {field}" + (f", but a field {close[0]!r}" if close else ""),
                               f"add {field}: at the left edge")  # fmt: skip
     kind = item["kind"]
     if kind not in KINDS:
-        close = difflib.get_close_matches(kind.lower(), {name.lower(): name for name in KINDS}, 1, 0.8)
         known = {name.lower(): name for name in KINDS}
+        close = difflib.get_close_matches(kind[:_LONGEST].lower(), known, 1, 0.8)
         if close:
             raise _Wrong(f"there is no kind {kind!r}", f"perhaps {known[close[0]]}")
     metadata = item.get("metadata")

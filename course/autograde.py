@@ -8,6 +8,7 @@ gets its points here and nowhere else, or the submission is not graded at all.
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -18,6 +19,7 @@ from nbformat import v4
 from nbgrader.utils import is_grade, is_solution  # type: ignore[import-untyped]
 from traitlets import Bool, Int
 
+from checkers.manifests import printable
 from checkers.report.html import parts
 from checkers.report.terminal import number, plain
 from checkers.results import Report
@@ -82,6 +84,7 @@ class GradeOnCluster(Preprocessor):
         converter: Any = self.parent and self.parent.parent  # nbgrader's, by way of the exporter
         folder = converter.coursedir
         path = Path(folder.format_path(folder.submitted_directory, student, lab.namespace))
+        student = printable(student)  # as `students` and the records call whoever it is
         records = _WithoutTable(Path(folder.root) / f"{lab.namespace}.csv", lab)
         digest = lab_digest(lab)
 
@@ -123,10 +126,12 @@ class _WithoutTable(Records):
 def _no_verdict(lab: LabFolder, student: str, record: Record | None) -> KailabError:
     errors = record.report.errors if record and record.report else ()
     why = errors[0].observed if errors else record.why if record else "It was interrupted."
+    who = printable(student)
     return KailabError(
-        f"{student}'s work for {lab.namespace} could not be judged, so it has no score. Not the student's fault.",
-        why=why, mend=f"kailab status; then nbgrader autograde {lab.namespace} --student {student}",
-    )  # fmt: skip
+        f"{who}'s work for {lab.namespace} could not be judged, so it has no score. Not the student's fault.",
+        why=plain(why),
+        mend=f"kailab status; then nbgrader autograde {lab.namespace} --student {shlex.quote(who)}",
+    )
 
 
 def fill(cells: Mapping[str, Any], record: Record) -> None:

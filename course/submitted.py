@@ -22,6 +22,7 @@ from traitlets import Bool
 MISSING = "The cells below were not in the notebook that was handed in. They are as they were given out."
 # All that is shown of a student's output; HTML, SVG and scripts would act in the name of whoever looks at them.
 _SHOWN = ("text/plain", "image/png", "image/jpeg")
+_MOST_COUNT = 10**6  # of a cell's runs
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def _restored(cells: Iterable[Any], own: dict[str, OwnCell]) -> Iterator[Any]:
 def _grade_id(cell: Any) -> str:
     metadata = cell.get("metadata")
     nbgrader = metadata.get("nbgrader") if isinstance(metadata, dict) else None
-    return str(nbgrader.get("grade_id", "")) if isinstance(nbgrader, dict) else ""
+    return _text(nbgrader.get("grade_id")) if isinstance(nbgrader, dict) else ""
 
 
 def _given_out(known: OwnCell, cell: Any) -> Any:
@@ -107,16 +108,16 @@ def _students(cell: Any, kind: str) -> Any:
     source = _text(cell.get("source"))
     if kind == "code":
         count = cell.get("execution_count")
-        return v4.new_code_cell(
-            source, outputs=_outputs(cell), execution_count=count if isinstance(count, int) else None
-        )
+        is_count = type(count) is int and 0 <= count <= _MOST_COUNT  # True would be one too
+        return v4.new_code_cell(source, outputs=_outputs(cell), execution_count=count if is_count else None)
     # As it was typed: a page may run what Markdown lets through.
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", source))])
     return v4.new_markdown_cell(f"{fence}text\n{source}\n{fence}" if source.strip() else "")
 
 
 def _text(source: Any) -> str:
-    return source if isinstance(source, str) else ""
+    """Text that any file takes: JSON may spell half of a letter."""
+    return source.encode(errors="replace").decode() if isinstance(source, str) else ""
 
 
 def _outputs(cell: Any) -> list[Any]:
@@ -142,5 +143,5 @@ def _output(output: Any) -> Any:
     data = output.get("data")
     if kind not in ("display_data", "execute_result") or not isinstance(data, dict):
         return None
-    kept = {name: data[name] for name in _SHOWN if isinstance(data.get(name), str)}
+    kept = {name: _text(data[name]) for name in _SHOWN if isinstance(data.get(name), str)}
     return v4.new_output("display_data", data=kept) if kept else None

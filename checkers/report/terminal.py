@@ -46,7 +46,7 @@ def number(points: float) -> str:
 
 def show(report: Report, console: Console, *, hints_left: Mapping[str, int] | None = None) -> None:
     """Print a report: every task, every check, and for each failure what to look at next."""
-    _forgive(console)
+    forgive(console)
     console.print()
     console.print(
         Text.assemble(
@@ -126,7 +126,7 @@ def _mark(outcome: Outcome, console: Console) -> str:
     return MARKS[outcome][0 if _can_encode(console, "✓") else 1]
 
 
-def _forgive(console: Console) -> None:
+def forgive(console: Console) -> None:
     """Where a terminal has only ASCII, a question mark stands for the rest."""
     if isinstance(console.file, io.TextIOWrapper):
         console.file.reconfigure(errors="replace")
@@ -171,7 +171,7 @@ def _next_steps(report: Report, hints_left: Mapping[str, int]) -> Iterator[str]:
 
 def show_error(failed: KailabError, console: Console) -> None:
     """What happened, why, and the command that mends it."""
-    _forgive(console)
+    forgive(console)
     console.print(Text(plain(failed.what), style="bold red"))
     for line in failed.why.splitlines()[:20]:
         console.print(Padding(Text(plain(line), style="dim"), (0, 0, 0, 2)))

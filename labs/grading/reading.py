@@ -9,31 +9,51 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
-from checkers.manifests import MAX_BYTES, SUFFIXES, read_content
+from checkers.manifests import (
+    LETTERS,
+    MAX_BYTES,
+    MAX_IN_ALL,
+    SUFFIXES,
+    Allowance,
+    Problem,
+    Spent,
+    printable,
+    read_each,
+    shown,
+)
 from cluster.api import Object
 from cluster.errors import KailabError
 
 MAX_FILES = 200
 MAX_OBJECTS = 100
+MAX_PROBLEMS = 300  # more than files: each may have one that is told
 MAX_NOTEBOOK = 20 * 2**20  # bytes, outputs and all
+MAX_TOTAL = 3 * MAX_NOTEBOOK  # bytes of all files
 MAGIC = "%%manifest"
 DEMONSTRATION = "demonstration"  # tag of a chapter's cell that only shows something, and removes it again
 
 
 @dataclass(frozen=True)
 class Submission:
-    """One student's work. `digest` is the same exactly when what is to be graded is the same."""
+    """One student's work. `digest` is the same exactly when what is to be graded is the same.
+
+    `path` is for telling of it: printable, whatever the names in it were made of. `broken` says that the grader could
+    not read it, which is no verdict.
+    """
 
     student: str
     path: Path
     objects: tuple[Object, ...]
     problems: tuple[str, ...]
+    broken: str = ""
 
     @property
     def digest(self) -> str:
@@ -41,84 +61,166 @@ class Submission:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
+class _Enough(Exception):
+    """A submission holds more than is read of one."""
+
+
+@dataclass
+class _Found:
+    """What was found in a submission so far. Whatever goes beyond its bounds ends the reading with _Enough."""
+
+    objects: list[Object] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    allowance: Allowance = field(default_factory=Allowance)
+    bytes_left: int = MAX_TOTAL
+
+    def add(self, one: Object | Problem) -> None:
+        if isinstance(one, Problem):
+            self._tell(str(one))
+        elif len(self.objects) == MAX_OBJECTS:
+            raise _Enough(f"it holds more than {MAX_OBJECTS} objects; the first {MAX_OBJECTS} are graded")
+        else:
+            self.objects.append(one)
+
+    def tell(self, about: str, what: str) -> None:
+        self._tell(f"{shown(about)}: {shown(what)}")
+
+    def tell_number(self, files: int) -> None:
+        if files > MAX_FILES:
+            self._tell(f"it holds {files} files; the first {MAX_FILES} are read")
+
+    def _tell(self, problem: str) -> None:
+        if len(self.problems) == MAX_PROBLEMS:
+            raise _Enough(f"it has more than {MAX_PROBLEMS} problems; what comes after those is not read")
+        self.problems.append(problem)
+
+    def read(self, name: str, file: IO[bytes]) -> bytes:
+        """What is in a file, up to a byte more than there may be."""
+        content = file.read(min(MAX_NOTEBOOK if _is_notebook(name) else MAX_BYTES, self.bytes_left) + 1)
+        if len(content) > self.bytes_left:
+            raise _Enough(f"its files are larger than {MAX_TOTAL // 2**20} MiB in all; {shown(name)} and what comes "
+                          "after it is not read")  # fmt: skip
+        self.bytes_left -= len(content)
+        return content
+
+
 def students(paths: Iterable[Path], assignment: str) -> dict[str, Path]:
     """Whose each path is: the folder's or file's name, or, in nbgrader's own layout (submitted/STUDENT/ASSIGNMENT),
-    the student's folder. Raises KailabError when two are the same student's, or one isn't there.
+    the student's folder; printable in any case. Raises KailabError when two are the same student's, or one isn't there.
     """
     found: dict[str, Path] = {}
     for path in paths:
         if not path.exists():
-            raise KailabError(f"There is no {path}.", mend="give the folders or files that were handed in")
+            raise KailabError(
+                f"There is no {printable(str(path))}.", mend="give the folders or files that were handed in"
+            )
         whole = path.absolute()
-        name = whole.parent.name if whole.name == assignment else whole.stem if whole.is_file() else whole.name
+        name = printable(
+            whole.parent.name if whole.name == assignment else whole.stem if whole.is_file() else whole.name
+        )
         if not name.strip(". "):
-            raise KailabError(f"{path} has no name to tell whose it is.")
+            raise KailabError(f"{printable(str(path))} has no name to tell whose it is.")
         if name in found:
-            raise KailabError(f"{found[name]} and {path} both are the work of {name}.", mend="leave one of them out")
+            both = " and ".join(printable(str(one)) for one in (found[name], path))
+            raise KailabError(f"{both} both are the work of {name}.", mend="leave one of them out")
         found[name] = path
     return found
 
 
 def read_submission(student: str, path: Path) -> Submission:
     """Everything gradable in it, in the order of file names and cells; never raises for what is inside."""
-    objects: list[Object] = []
-    problems: list[str] = []
-    for name, content in _files(path, problems):
-        parts = _cells(content, name, problems) if name.endswith(".ipynb") else [(name, content)]
-        for where, text in parts:
-            found, wrong = read_content(text, where)
-            objects += found
-            problems += map(str, wrong)
-    if len(objects) > MAX_OBJECTS:
-        problems.append(f"it holds {len(objects)} objects; the first {MAX_OBJECTS} are graded")
-    if not objects and not problems:
-        problems.append("nothing to grade was found: no YAML file, and no notebook cell that begins with %%manifest")
-    return Submission(student, path, tuple(objects[:MAX_OBJECTS]), tuple(problems))
+    where = Path(printable(str(path)))
+    try:
+        found = _read(path)
+        submission = Submission(student, where, tuple(found.objects), tuple(found.problems))
+        _ = submission.digest  # which everybody asks for, unguarded
+    except Exception as wrong:  # noqa: BLE001 - whatever a student found that nobody thought of, the class is graded
+        said = shown(f"{type(wrong).__name__}: {wrong}")
+        broken = f"The grader itself broke while it read this ({said}); please report it."
+        return Submission(student, where, (), (broken,), broken)
+    return submission
 
 
-def _files(path: Path, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+def _read(path: Path) -> _Found:
+    found = _Found()
+    try:
+        for name, content in _files(path, found):
+            for where, text in _cells(content, name, found) if _is_notebook(name) else [(name, content)]:
+                for one in read_each(text, where, found.allowance):
+                    found.add(one)
+    except _Enough as enough:
+        found.problems.append(str(enough))
+    except Spent:
+        found.problems.append(
+            f"its files hold more than {MAX_IN_ALL} values of {LETTERS} letters; what comes after those is not read"
+        )
+    if not found.objects and not found.problems:
+        found.problems.append(
+            "nothing to grade was found: no YAML file, and no notebook cell that begins with %%manifest"
+        )
+    return found
+
+
+def _files(path: Path, found: _Found) -> Iterator[tuple[str, bytes]]:
     """(name, content) of each file worth reading; what can't be read becomes a problem."""
-    if path.is_file() and zipfile.is_zipfile(path):
-        yield from _archive(path, problems)
+    if path.is_file() and _is_archive(path):
+        yield from _archive(path, found)
         return
     files = [path] if path.is_file() else sorted(path.rglob("*"))
     base = path.parent if path.is_file() else path
     wanted = [file for file in files if file.suffix in (*SUFFIXES, ".ipynb") and not _is_hidden(file.relative_to(base))]
-    if len(wanted) > MAX_FILES:
-        problems.append(f"it holds {len(wanted)} files; the first {MAX_FILES} are read")
+    found.tell_number(len(wanted))
     for file in wanted[:MAX_FILES]:
         name = str(file.relative_to(base))
         try:
             # A link may lead out of the folder, and a pipe or device never ends.
             if not stat.S_ISREG(file.lstat().st_mode) or _crosses_link(file, base):
-                problems.append(f"{name}: it is a link or no plain file, so it is not read")
+                found.tell(name, "it is a link or no plain file, so it is not read")
                 continue
             with file.open("rb") as opened:
-                content = opened.read(_most(name) + 1)
+                content = found.read(name, opened)
         except OSError as failed:
-            problems.append(f"{name}: it can't be read: {failed.strerror}")
+            found.tell(name, f"it can't be read: {failed.strerror}")
             continue
         yield name, content
 
 
-def _archive(path: Path, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+def _is_archive(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return True  # though one that can't be opened, as _archive will tell
+
+
+def _archive(path: Path, found: _Found) -> Iterator[tuple[str, bytes]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.endswith((*SUFFIXES, ".ipynb"))]
-            if len(entries) > MAX_FILES:
-                problems.append(f"it holds {len(entries)} files; the first {MAX_FILES} are read")
+            found.tell_number(len(entries))
             for entry in sorted(entries, key=lambda entry: entry.filename)[:MAX_FILES]:
                 if _is_hidden(PurePosixPath(entry.filename)) or entry.filename.startswith("__MACOSX/"):
                     continue
+                if entry.compress_type not in _BOUNDED:
+                    found.tell(
+                        entry.filename, "it is packed in a way that is not read here: pack it as zip does by itself"
+                    )
+                    continue
                 with archive.open(entry) as opened:  # its size in the header may lie; this may not
-                    content = opened.read(_most(entry.filename) + 1)
+                    content = found.read(entry.filename, opened)
                 yield entry.filename, content
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError) as broken:
-        problems.append(f"{path.name}: the archive can't be read: {broken}")
+    except _DAMAGES as broken:
+        found.tell(path.name, f"the archive can't be read: {broken}")
 
 
-def _most(name: str) -> int:
-    return MAX_NOTEBOOK if name.endswith(".ipynb") else MAX_BYTES
+# Of the others, zipfile unpacks a chunk whole, however little is asked for: a few KiB may come to gigabytes.
+_BOUNDED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+# What zipfile raises for archives that are damaged, encrypted, or made to look so; ValueError is for names and sizes.
+_DAMAGES = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, OverflowError, NotImplementedError, RuntimeError,
+            OSError, EOFError)  # fmt: skip
+
+
+def _is_notebook(name: str) -> bool:
+    return name.endswith(".ipynb")
 
 
 def _is_hidden(path: Path | PurePosixPath) -> bool:
@@ -130,24 +232,24 @@ def _crosses_link(file: Path, base: Path) -> bool:
     return any(parent.is_symlink() for parent in file.parents if base in parent.parents)
 
 
-def _cells(content: bytes, name: str, problems: list[str]) -> Iterator[tuple[str, bytes]]:
+def _cells(content: bytes, name: str, found: _Found) -> Iterator[tuple[str, bytes]]:
     """The %%manifest cells of a notebook (nbformat 4), each with a name that tells which cell it is.
 
     What a chapter only demonstrates is not the student's work: it would take the place of what is.
     """
     if len(content) > MAX_NOTEBOOK:
-        problems.append(f"{name}: it is larger than {MAX_NOTEBOOK // 2**20} MiB, so it is not read")
+        found.tell(name, f"it is larger than {MAX_NOTEBOOK // 2**20} MiB, so it is not read")
         return
     try:
         document: Any = json.loads(content)
         cells = document["cells"]
         texts = [("".join(cell["source"]), _tags(cell)) for cell in cells if cell["cell_type"] == "code"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        problems.append(f"{name}: it is not a notebook that Jupyter would open")
+        found.tell(name, "it is not a notebook that Jupyter would open")
         return
     for count, (text, tags) in enumerate(texts, 1):
         first, _, rest = text.lstrip().partition("\n")
-        if first.split()[:1] == [MAGIC] and rest.strip() and DEMONSTRATION not in tags:
+        if first.split(None, 1)[:1] == [MAGIC] and rest.strip() and DEMONSTRATION not in tags:
             yield f"{name}, code cell {count}", rest.encode(errors="replace")
 
 

@@ -118,6 +118,8 @@ class ClassRun:
         started = time.monotonic()
         report, document, problems, why = None, None, list(submission.problems), ""
         try:
+            if submission.broken:
+                raise KailabError(submission.broken)  # what nobody has read gets no points, and loses none
             judged = judge(self.course, self.lab, submission.objects, new_name(self.lab), cancelled=self._stop,
                            leave=self._leave)  # fmt: skip
             if not alone and doubtful(self.lab.checks, judged.report.checks):

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.text import Text
 
 from checkers.report.document import to_document
-from checkers.report.terminal import number, plain
+from checkers.report.terminal import forgive, number, plain
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder
 from labs.grading.reading import students
@@ -33,6 +33,7 @@ def grade_class(
 
     With a place the workers are in that cluster, not here.
     """
+    forgive(console)
     named = students(paths, lab.namespace)
     records = Records(out.absolute(), lab)
     with _Screen(console, len(named)) as screen:
@@ -48,7 +49,7 @@ def grade_class(
     console.print(Text(f"{len(found) - len(left)} of {len(found)} graded: {out}, feedback in {records.folder}"),
                   soft_wrap=True)  # fmt: skip
     for record in left:
-        console.print(Text(f"  not graded: {record.student}: {_reason(record)}"), soft_wrap=True)
+        console.print(Text(f"  not graded: {plain(record.student)}: {_reason(record)}"), soft_wrap=True)
     for record in found:
         if record.note:
             console.print(Text(f"  {plain(record.student)}: {plain(record.note)}"), soft_wrap=True)
@@ -100,7 +101,7 @@ class _Screen:
     def __init__(self, console: Console, total: int) -> None:
         self._console, self._lock = console, threading.Lock()
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
             console=console, transient=True, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task("grading", total=total)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
-from checkers.manifests import MAX_BYTES, read_file, read_folder, read_text
+from checkers.manifests import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_IN_ALL,
+    Allowance,
+    Problem,
+    read_each,
+    read_file,
+    read_folder,
+    read_text,
+)
 
 GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
 
@@ -29,6 +40,22 @@ GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
         ("[" * 5000, 1, "nesting depth"),
         ("!!python/object/apply:os.system [true]", 1, "could not determine a constructor"),
         ("a: \x00", 1, "control characters are not allowed"),
+        ("a: 1\nb: !!bool maybe", 2, "'maybe' is not what its tag says, bool"),
+        ('a: 1\nb: !!int ""', 2, "'' is not what its tag says, int"),
+        ('a: 1\nb: !!float ""', 2, "'' is not what its tag says, float"),
+        ("a: 1\nb: !!int 1:30", 2, "'1:30' is not what its tag says, int"),
+        ("a: 1\nb: !!float 1:30.0", 2, "'1:30.0' is not what its tag says, float"),
+        ("a: 1\nb: !!binary /w==", 2, "'/w==' is not what its tag says, binary"),
+        ("a: 1\nb: !!timestamp [a]", 2, "expected a scalar node"),
+        ("a: 1\nb: .inf", 2, "JSON has no number .inf"),
+        ("a: 1\nb: .NaN", 2, "JSON has no number .NaN"),
+        (f"0x{'f' * 4000}", 1, "it is the str '0xfff"),
+        ("9" * 5000, 1, "it is the str '999"),
+        (
+            f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {'9' * 30}}}",
+            1,
+            "metadata.name of the Pod is the float '1e+30",
+        ),
     ],
 )
 def test_a_problem_is_told_with_its_line(text: str, line: int, said: str) -> None:
@@ -49,6 +76,51 @@ def test_aliases_that_multiply_are_refused_before_anything_is_built() -> None:
     rows += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
     _, problems = read_text("\n".join(rows), "bomb.yaml")
     assert "aliases make it larger" in problems[0].what
+
+
+def test_aliases_that_multiply_text_or_depth_are_refused_as_well() -> None:
+    long = f"a: &a {'x' * 2**20}\nb: [{', '.join(['*a'] * 1000)}]"
+    assert "aliases make it larger" in read_text(long, "bomb.yaml")[1][0].what
+    rows = [f"a0: &a0 {'[' * 20}{']' * 20}", *(f"a{n}: &a{n} {'[' * 20}*a{n - 1}{']' * 20}" for n in range(1, 6))]
+    (problem,) = read_text("\n".join(rows), "bomb.yaml")[1]
+    assert (problem.what, problem.line) == (f"it is nested more than {MAX_DEPTH} levels deep", 6)
+
+
+@pytest.mark.parametrize("depth", [MAX_DEPTH, 300, 450, 600, 900])
+def test_what_nests_too_deep_is_refused_before_anything_is_built(depth: int) -> None:
+    _, problems = read_text(f"{GOOD}data: {'[' * depth}{']' * depth}", "deep.yaml")
+    assert [problem.what for problem in problems] == [f"it is nested more than {MAX_DEPTH} levels deep"]
+
+
+def test_values_are_counted_while_they_are_read() -> None:
+    started = time.process_time()
+    (problem,) = read_text(f"a: [{'b, ' * 10**6}]", "wide.yaml")[1]
+    assert "it holds more values than any manifest" in problem.what
+    assert time.process_time() - started < 20  # to the end: a minute, and a gigabyte
+
+
+@pytest.mark.parametrize("document", ["---\n#\n", "---\na\n", f"---\n[{'b, ' * 1000}]\n"])
+def test_documents_are_read_until_a_file_has_had_its_share(document: str) -> None:
+    _, problems = read_text(document * (MAX_BYTES // len(document)), "f.yaml")
+    assert f"it holds more than {MAX_IN_ALL} values" in problems[-1].what
+
+
+def test_a_reader_may_stop_between_two_objects() -> None:
+    allowance = Allowance()
+    found = read_each(f"{GOOD}---\n{GOOD * 2}---\n[".encode(), "f.yaml", allowance)
+    assert isinstance(next(found), dict)
+    left = allowance.left
+    assert isinstance(next(found), Problem)
+    assert allowance.left < left < MAX_IN_ALL
+
+
+def test_what_is_told_of_a_file_is_printable_and_of_sensible_length() -> None:
+    text = f'apiVersion: v1\nkind: "{"x" * 10**6}"\nmetadata: {{}}'
+    name = b"gr\xf6\xdfe\n\x1b[31m\xe2\x80\xae.yaml".decode(errors="surrogateescape")
+    (problem,) = read_text(text, name)[1]
+    assert str(problem).startswith(r"gr\xf6\xdfe\n\x1b[31m\u202e.yaml, line 1: the xxx")
+    assert len(str(problem)) < 1000
+    assert "\\n" not in str(read_text("a: \x00", "f.yaml")[1][0])
 
 
 def test_honest_aliases_are_followed() -> None:
@@ -98,3 +170,23 @@ def test_what_json_does_not_have_is_read_as_kubectl_reads_it() -> None:
     assert not problems
     assert objects[0]["metadata"]["annotations"] == {"true": "2026-11-25", "7": "x"}
     assert objects[0]["data"] == {"a": "hi", "b": {"x": None}}
+
+
+@pytest.mark.parametrize(("text", "value"), [
+    ("1:30", "1:30"), ("-1:30", "-1:30"), ("1:1:1.5", "1:1:1.5"), ("1:" * 200 + "1.0", "1:" * 200 + "1.0"),
+    ("18446744073709551615", 2**64 - 1), ("-9223372036854775808", -(2**63)), ("18446744073709551616", 2.0**64),
+    ("123456789012345678901234567890", 1.2345678901234568e29), ("9" * 400, "9" * 400), ("1.0e+400", "1.0e+400"),
+    ("0xffffffffffffffff", 2**64 - 1), ("0xfffffffffffffffff", "0xfffffffffffffffff"), ("1_000", 1000),
+    ("=", "="), ("!!float 3", 3.0),
+])  # fmt: skip
+def test_numbers_are_those_that_kubectl_reads(text: str, value: object) -> None:
+    """What `kubectl annotate --local -o json` makes of each (1.32)."""
+    (item,), problems = read_text(f"{GOOD}data: {{x: {text}}}", "f.yaml")
+    assert (item["data"]["x"], problems) == (value, [])
+    assert type(item["data"]["x"]) is type(value)
+
+
+def test_a_number_of_base_60_takes_no_time() -> None:
+    started = time.process_time()
+    read_text(f"{GOOD}data: {{x: {':'.join('1' * 80_000)}, y: {':'.join('1' * 80_000)}.0}}", "f.yaml")
+    assert time.process_time() - started < 0.5

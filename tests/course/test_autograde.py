@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,11 +27,12 @@ from traitlets.config import Config
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
-from course.autograde import fill
+from course.autograde import _no_verdict, fill
 from course.submitted import MISSING
 from labs.catalog import lab_numbered
 from labs.grading.reading import read_submission
 from labs.grading.records import Record, Records, lab_digest
+from labs.grading.run import ClassRun
 from labs.lifecycle import Course
 from tests.course.conftest import marked, nbgrader, released
 
@@ -153,6 +156,20 @@ def _bombs(notebook: Any) -> None:
                          "language_info": {"name": BOMB, "pygments_lexer": BOMB}}  # fmt: skip
 
 
+def _unwritable(notebook: Any) -> None:
+    """What a notebook may not hold, or no file takes: letters that no encoding has, numbers that are none."""
+    lone = "\ud800 \udcff"
+    work = _cell(notebook, "ch06-deployment")
+    work.source, work.execution_count = lone, True
+    work.outputs = [v4.new_output("error", ename=lone, evalue=lone, traceback=[lone]),
+                    v4.new_output("stream", text=lone),
+                    v4.new_output("display_data", data={"text/plain": lone})]  # fmt: skip
+    for count in (-1, 10**4000):
+        notebook.cells.append(v4.new_code_cell(lone))
+        notebook.cells[-1].execution_count = count
+    notebook.cells.append(v4.new_markdown_cell(lone, metadata={"nbgrader": {"grade_id": [[[[lone]]]]}}))
+
+
 # Whoever they are, the checker has said the same of their work: full marks for the first task, none for the others.
 CHANGES: dict[str, Change] = {
     "honest": lambda notebook: None,
@@ -172,6 +189,7 @@ CHANGES: dict[str, Change] = {
     "swapped-names": _other_names,
     "noisy-cells": _noisy,
     "bombs": _bombs,
+    "unwritable": _unwritable,
 }
 
 
@@ -309,6 +327,43 @@ def test_without_a_verdict_there_is_no_score_and_the_others_have_theirs(made: Pa
     with _no_cluster():
         assert nbgrader(home, Autograde)["success"]
     assert _scores(home, "bob")[0] == _scores(home, "carl")[0] == MOST
+
+
+def test_a_hostile_submission_costs_only_itself(made: Path, tmp_path: Path) -> None:
+    """Before one is graded all of them are read, so that they can be graded side by side."""
+    home = Path(shutil.copytree(made, tmp_path / "course"))
+    _hand_in(home, "ada", CHANGES["honest"], _report(TASKS))
+    _hand_in(home, "bob", CHANGES["honest"], None)
+    for name in (b"eve", b"M\xfcller"):
+        folder = Path(os.fsdecode(os.fsencode(home / "submitted") + b"/" + name)) / "lab-06"
+        folder.mkdir(parents=True)
+        (folder / "06_deployments.ipynb").write_text(json.dumps(released(home)))
+        Path(os.fsdecode(os.fsencode(folder) + b"/\xff.yaml")).write_text("a: !!bool maybe\nb: " + "[" * 900)
+    asked = []
+
+    def grade(run: ClassRun, paths: dict[str, Path]) -> list[Record]:
+        asked.extend(paths)
+        return [Record(name, "", "", "", "now", 1.0, (), _report({}) if name == "bob" else None, "No \x1b[2Jroom.")
+                for name in paths]  # fmt: skip
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Course, "opened", lambda _: contextlib.nullcontext())
+        patch.setattr(ClassRun, "grade", grade)
+        ended = nbgrader(home, Autograde)
+    assert not ended["success"]
+    assert set(asked) == {"bob", "eve", r"M\xfcller"}
+    assert (_scores(home, "ada")[0], _scores(home, "bob")[0]) == (MOST, 0)
+    assert "KailabError: eve's work for lab-06 could not be judged" in ended["log"]
+    assert "No room." in ended["log"]
+    assert "\x1b" not in ended["log"]
+
+
+def test_the_command_to_copy_is_one_command_whatever_a_student_is_called() -> None:
+    record = Record("", "", "", "", "", 1.0, (), None, "No \x1b[2Jroom.")
+    refused = _no_verdict(LAB, "$(reboot); o'brien \x1b[31m", record)
+    assert shlex.split(refused.mend)[-2:] == ["--student", "$(reboot); o'brien \\x1b[31m"]
+    assert "\x1b" not in str(refused)
+    assert _no_verdict(LAB, "ada", None).mend.endswith("nbgrader autograde lab-06 --student ada")
 
 
 # Points

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -365,3 +366,18 @@ def test_a_key_tells_no_name_and_changes_with_work_and_checks() -> None:
     keys = {packing.key(one, "v1"), packing.key(one, "v2"), packing.key(other, "v1")}
     assert len(keys) == 3
     assert not any("ada" in key for key in keys)
+
+
+def test_names_that_no_encoding_has_travel_as_well() -> None:
+    deep: Object = {}
+    for _ in range(5000):
+        deep = {"x": deep}
+    bad = {"kind": "ConfigMap", "metadata": {"name": "\udcff\x1b[31m"}, "data": deep}
+    good = {"kind": "ConfigMap", "metadata": {"name": "\udcff"}}
+    submission = Submission("\udcff", Path("\udcff"), (bad, good), ())
+    packed, problems = packing.pack_work(submission)
+    assert packing.unpack_work(packed) == [good]
+    assert problems[0].startswith(r"ConfigMap \xff\x1b[31m: it can't be sent")
+    other = Submission(r"\xff", Path("x"), (), ())
+    keys = {packing.key(Submission("\udcff", Path("x"), (), ()), "v"), packing.key(other, "v")}
+    assert (len(keys), {len(key) for key in keys}) == (2, {20})

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import time
+import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Never
 
 import pytest
 
-from checkers.manifests import MAX_BYTES
+from checkers.manifests import MAX_BYTES, MAX_IN_ALL
 from cluster.errors import KailabError
-from labs.grading.reading import MAX_FILES, MAX_NOTEBOOK, MAX_OBJECTS, read_submission, students
+from labs.grading import reading
+from labs.grading.reading import MAX_FILES, MAX_NOTEBOOK, MAX_OBJECTS, MAX_PROBLEMS, read_submission, students
 
 GOOD = "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {}}}\n"
 
@@ -116,10 +121,98 @@ def test_numbers_of_objects_and_files_are_bounded(tmp_path: Path) -> None:
     (tmp_path / "many.yaml").write_text("---\n".join(GOOD.format(f"a{n}") for n in range(10_000)))
     names, problems = _names(tmp_path)
     assert len(names) == MAX_OBJECTS
-    assert "it holds 10000 objects" in problems
+    assert problems == f"it holds more than {MAX_OBJECTS} objects; the first {MAX_OBJECTS} are graded"
     for number in range(MAX_FILES + 5):
         (tmp_path / f"{number}.yaml").write_text(GOOD.format("a"))
     assert f"it holds {MAX_FILES + 6} files" in _names(tmp_path)[1]
+
+
+def test_as_many_objects_as_there_may_be_are_no_problem(tmp_path: Path) -> None:
+    (tmp_path / "many.yaml").write_text("---\n".join(GOOD.format(f"a{n}") for n in range(MAX_OBJECTS)))
+    names, problems = _names(tmp_path)
+    assert (len(names), problems) == (MAX_OBJECTS, "")
+
+
+def test_all_files_together_have_so_many_values(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.yaml", GOOD.format("own"))
+        for number in range(1, MAX_FILES):
+            archive.writestr(f"{number}.yaml", f"{GOOD.format('x')}data: [{'b, ' * 100_000}]")
+    started = time.process_time()
+    found = read_submission("ada", path)
+    assert time.process_time() - started < 30  # all of it: 25 minutes
+    assert len(found.objects) == 5
+    assert found.problems == (
+        f"its files hold more than {MAX_IN_ALL} values of 20 letters; what comes after those is not read",
+    )
+
+
+def test_all_files_together_have_so_much_text_also_after_aliases(tmp_path: Path) -> None:
+    text = f"{GOOD.format('a')}data: {{x: &x {'x' * 30_000}, y: [{'*x, ' * 99}]}}\n"
+    for number in range(3):
+        (tmp_path / f"{number}.yaml").write_text("---\n".join([text] * 30))
+    found = read_submission("ada", tmp_path)
+    assert len(json.dumps(found.objects)) < 11 * 10**6  # all of it: 270 MB
+    assert f"its files hold more than {MAX_IN_ALL} values" in found.problems[0]
+
+
+def test_all_files_together_have_so_many_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("0.yaml", GOOD.format("own"))
+        for number in range(1, 30):
+            archive.writestr(f"{number:02}.ipynb", _notebook() + " " * 19 * 2**20)
+    assert _names(path) == (
+        ["own"],
+        "its files are larger than 60 MiB in all; 04.ipynb and what comes after it is not read",
+    )
+    for number in range(1, 5):
+        with (tmp_path / f"{number}.ipynb").open("wb") as file:
+            file.truncate(19 * 2**20)
+    path.unlink()
+    assert "4.ipynb and what comes after it is not read" in _names(tmp_path)[1]
+
+
+@pytest.mark.parametrize("text", ["---\na\n" * 100_000, "---\n[\n" * 100_000])
+def test_so_many_problems_are_told_and_no_more(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.ipynb").write_text(_notebook(*["%%manifest\na"] * 10_000))
+    problems = read_submission("ada", tmp_path).problems
+    assert len(problems) == MAX_PROBLEMS + 1
+    assert problems[-1] == f"it has more than {MAX_PROBLEMS} problems; what comes after those is not read"
+    (tmp_path / "a.yaml").unlink()
+    assert read_submission("ada", tmp_path).problems[-1] == problems[-1]
+
+
+def test_problems_have_a_sensible_length(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{'x' * 60_000}.yaml", f"{'-' * 60_000}\n---\na" * 10)
+        archive.writestr(f"{'y' * 60_000}.ipynb", "{")
+    problems = read_submission("ada", path).problems
+    assert len(problems) > 2
+    assert max(map(len, problems)) < 1000
+
+
+@pytest.mark.parametrize("text", [
+    "a: !!bool maybe", '!!int ""', '!!float ""', f"a: {'1:' * 200}1.0", "[" * 400 + "]" * 400, "a: \x00",
+    f"a: 0x{'f' * 4000}", f"0x{'f' * 4000}", "9" * 5000, "a: !!timestamp [b]",
+])  # fmt: skip
+def test_nothing_that_yaml_can_say_keeps_the_rest_from_being_graded(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    (tmp_path / "b.yaml").write_text(GOOD.format("b"))
+    found = read_submission("ada", tmp_path)
+    assert [item["metadata"]["name"] for item in found.objects] == ["b"]
+    assert (len(found.problems), found.broken, len(found.digest)) == (1, "", 64)
+    assert found.problems[0].startswith("a.yaml, line 1: ")
+
+
+@pytest.mark.parametrize("number", ["0x" + "f" * 4000, "9" * 5000])
+def test_a_number_that_python_will_not_write_down_is_graded_as_the_text_it_is(tmp_path: Path, number: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"{GOOD.format('a')}data: {{x: {number}}}")
+    found = read_submission("ada", tmp_path)
+    assert (found.objects[0]["data"]["x"], found.problems, len(found.digest)) == (number, (), 64)
 
 
 def test_an_archive_is_read_in_memory_whatever_its_names_say(tmp_path: Path) -> None:
@@ -153,8 +246,98 @@ def test_a_broken_archive_is_a_problem(tmp_path: Path) -> None:
     assert "the archive can't be read" in _names(path)[1]
 
 
+def _zipped(path: Path, method: int = zipfile.ZIP_DEFLATED, name: str = "a.yaml") -> bytearray:
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr(name, GOOD.format("a") * 50)
+    return bytearray(path.read_bytes())
+
+
+def test_damaged_data_in_an_archive_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    content = _zipped(path)
+    content[36:60] = b"\xff" * 24
+    path.write_bytes(content)
+    assert "the archive can't be read: Error -3" in _names(path)[1]
+
+
+def test_a_name_in_an_archive_that_is_not_the_utf_8_it_says_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    content = _zipped(path, name="ä.yaml")
+    path.write_bytes(content.replace("ä".encode(), b"\xff\xff"))
+    assert "the archive can't be read: 'utf-8' codec" in _names(path)[1]
+
+
+def test_an_archive_that_says_it_has_other_volumes_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    content = _zipped(path)
+    end = content.rindex(b"PK\5\6")
+    content[end:end] = struct.pack("<4sLQL", b"PK\6\7", 1, 0, 2)
+    path.write_bytes(content)
+    assert "the archive can't be read: zipfiles that span multiple disks" in _names(path)[1]
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_would_unpack_without_bounds_is_not_unpacked(tmp_path: Path, method: int) -> None:
+    """Python's zipfile gives all that comes of a chunk, however little was asked for, unless it is Deflate."""
+    path = tmp_path / "ada.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.yaml", b"#" * (20 * 2**20), method)
+        archive.writestr("b.yaml", GOOD.format("b"))
+    tracemalloc.start()
+    names, problems = _names(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (names, peak < 10 * 2**20) == (["b"], True)
+    assert "a.yaml: it is packed in a way that is not read here" in problems
+
+
 def test_nothing_to_grade_is_said(tmp_path: Path) -> None:
     assert "nothing to grade was found" in _names(tmp_path)[1]
+
+
+def test_whatever_else_goes_wrong_is_a_problem_of_that_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> Never:
+        raise KeyError("no \udcff such key")
+
+    (tmp_path / "a.yaml").write_text(GOOD.format("a"))
+    monkeypatch.setattr(reading, "read_each", breaks)
+    found = read_submission("ada", tmp_path)
+    assert (found.objects, found.problems) == ((), (found.broken,))
+    assert found.broken.startswith("The grader itself broke while it read this (KeyError: 'no ")
+    assert len(found.digest) == 64
+    found.broken.encode()
+
+
+def test_what_can_not_be_digested_is_a_problem_of_that_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "read_each", lambda *_: iter([{"x": 16**4000}]))
+    (tmp_path / "a.yaml").write_text("")
+    found = read_submission("ada", tmp_path)
+    assert (found.objects, found.problems, len(found.digest)) == ((), (found.broken,), 64)
+
+
+def test_names_that_are_not_utf_8_can_be_printed_and_written(tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller\n\x1b[31m"))
+    home.mkdir()
+    for name, text in ((b"\xff.yaml", "a"), (b"\xfe.ipynb", "{"), (b"\xfd.yaml", GOOD.format("a"))):
+        Path(os.fsdecode(os.fsencode(home) + b"/" + name)).write_text(text)
+    Path(os.fsdecode(os.fsencode(home) + b"/\xfc.yaml")).symlink_to("/etc/passwd")
+    ((student, path),) = students([home], "lab-06").items()
+    assert student == r"M\xfcller\n\x1b[31m"
+    found = read_submission(student, path)
+    assert [item["metadata"]["name"] for item in found.objects] == ["a"]
+    assert [problem.split(":")[0] for problem in found.problems] == [r"\xfc.yaml", r"\xfe.ipynb", r"\xff.yaml, line 1"]
+    assert f"{found.problems}{found.path}{student}".isprintable()
+
+
+def test_names_in_archives_can_be_printed(tmp_path: Path) -> None:
+    path = tmp_path / "ada.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\x1b]0;x\x07\u202e.yaml", "a")
+    assert _names(path)[1].startswith(r"\x1b]0;x\x07\u202e.yaml, line 1: ")
 
 
 def test_whose_a_submission_is(tmp_path: Path) -> None:

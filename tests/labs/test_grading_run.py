@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,8 +14,9 @@ from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
 from labs.catalog import lab_numbered
-from labs.grading import run
+from labs.grading import reading, run
 from labs.grading.judging import Judged
+from labs.grading.reading import students
 from labs.grading.records import Record, Records
 from labs.lifecycle import Course
 
@@ -63,9 +65,9 @@ class World:
 
 @pytest.fixture
 def graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Grade a class of so many, with so many jobs; their records, and the world."""
+    """Grade a class of so many, or with this work, with so many jobs; their records, and the world."""
 
-    def grade(students: int, jobs: int, *answers: Judged | KailabError) -> tuple[list[Record], World]:
+    def grade(students: int | dict[str, Path], jobs: int, *answers: Judged | KailabError) -> tuple[list[Record], World]:
         world = World(list(answers))
         monkeypatch.setattr(run, "judge", world.judge)
         monkeypatch.setattr(run, "demolish", world.demolish)
@@ -73,9 +75,11 @@ def graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for module, name in ((run.lifecycle, "give_back"), (run.fleets, "join"), (run.fleets, "leave")):
             monkeypatch.setattr(module, name, lambda *_: None)
         monkeypatch.setattr(run.lifecycle, "is_started", lambda *_: False)
-        paths = {f"s{number}": tmp_path / f"s{number}" for number in range(students)}
+        paths = students if isinstance(students, dict) else {
+            f"s{number}": tmp_path / f"s{number}" for number in range(students)
+        }  # fmt: skip
         for path in paths.values():
-            path.mkdir()
+            path.mkdir(exist_ok=True)
         course = Course(Workspace(tmp_path, tmp_path), Api(), "uid")  # type: ignore[arg-type]
         return run.ClassRun(course, LAB, Records(tmp_path / "g.csv", LAB), jobs).grade(paths), world
 
@@ -105,3 +109,27 @@ def test_what_could_not_be_judged_costs_only_itself(graded: Any) -> None:
     assert sorted((record.is_graded, record.why) for record in records) == [
         (False, "The grader itself broke."), (True, ""),
     ]  # fmt: skip
+
+
+def test_what_broke_the_reader_is_not_graded_and_costs_only_itself(
+    graded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(path: Path) -> Any:
+        raise KeyError("nobody thought of it")
+
+    read = reading._read
+    monkeypatch.setattr(reading, "_read", lambda path: (breaks if path.name == "s0" else read)(path))
+    (broken, fine), world = graded(2, 2, judged())
+    assert (broken.is_graded, fine.is_graded, len(world.beside)) == (False, True, 1)
+    assert "KeyError: 'nobody thought of it'" in broken.why
+    assert broken.problems == (broken.why,)
+
+
+def test_a_student_whose_name_is_not_utf_8_is_in_the_table(graded: Any, tmp_path: Path) -> None:
+    home = Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller"))
+    home.mkdir()
+    Path(os.fsdecode(os.fsencode(home) + b"/\xff.yaml")).write_text("a")
+    (record,), _ = graded(students([home], LAB.namespace), 1, judged())
+    assert record.student == r"M\xfcller"
+    assert record.problems == (r"\xff.yaml, line 1: it is the str 'a', not an object",)
+    assert r"M\xfcller" in (tmp_path / "g.csv").read_text()

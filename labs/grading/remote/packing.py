@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from checkers.manifests import shown
 from checkers.report.document import from_document, to_document
 from checkers.results import Report
 from cluster.api import Object
@@ -33,7 +34,8 @@ class Verdict:
 def key(submission: Submission, lab_digest: str) -> str:
     """The same exactly for the same student's same work, judged by the same checks; tells no name."""
     text = "\0".join((submission.student, submission.digest, lab_digest))
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+    # A name that isn't UTF-8 has letters that no encoding has; they make a key as well as any.
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:20]
 
 
 def pack_work(submission: Submission) -> tuple[bytes, list[str]]:
@@ -43,8 +45,8 @@ def pack_work(submission: Submission) -> tuple[bytes, list[str]]:
         try:
             json.dumps(item, allow_nan=False)
             objects.append(item)
-        except (TypeError, ValueError) as broken:  # what YAML can say and JSON can't
-            title = f"{item['kind']} {item['metadata'].get('name', '')}"
+        except (TypeError, ValueError, RecursionError) as broken:  # what YAML can say and JSON can't
+            title = shown(f"{item['kind']} {item['metadata'].get('name', '')}")
             problems.append(f"{title}: it can't be sent to the API server: {broken}")
     packed = _pack(objects)
     if len(packed) > MOST_BYTES:
