@@ -20,7 +20,8 @@ checks = Checks()
 PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
 RATE = 20  # requests a second: a pod that gets a third of them too early or too late for a second loses six or seven
 AFTER_ROLLOUT = 1.5  # seconds; old pods leave the Service's endpoints a moment after the rollout counts as done
-BAD_RELEASE_WINDOW = 4.0
+BAD_RELEASE_WINDOW = 4.0  # at least; longer where the kubelet asks late whether a pod is ready
+LATEST = 60.0  # for the same: nobody waits longer
 EVICT_EVERY = 0.5  # seconds; `kubectl drain` waits five, but what matters here is whether it ends
 POD_KINDS = ("Deployment", "ReplicaSet", "Pod")
 BASICS = ("shape", "steady", "answers")
@@ -86,18 +87,33 @@ def steady(lab: Lab) -> None:
 def _ask_liveness(lab: Lab, pod: Object) -> None:
     """Ask what the kubelet will ask: its first look may be many seconds away, and it kills after three."""
     for container in workloads.containers(pod):
-        probe = (container.get("livenessProbe") or {}).get("httpGet")
-        if not probe or probe.get("scheme", "HTTP") != "HTTP" or probe.get("host"):
-            continue
-        port = workloads.port_number(container, probe["port"])
-        answer = lab.http(f"http://{pod['status']['podIP']}:{port}{probe.get('path', '/')}")
-        if not 200 <= answer.status < 400:
+        said = _probe_fails(lab, pod, container, container.get("livenessProbe") or {})
+        if said:
             raise Fail(
-                f"liveness probe of container {container['name']}: {answer}",
+                f"liveness probe of container {container['name']}: {said}",
                 about=pod,
                 hint="liveness",
-                expected="the liveness probe asks something that a healthy container answers with 200",
+                expected="the liveness probe asks something that a healthy container answers",
             )
+
+
+def _probe_fails(lab: Lab, pod: Object, container: Object, probe: Object) -> str:
+    """What a probe gets as an answer, if the kubelet would take that for a failure (a gRPC one is not tried)."""
+    here = pod["status"].get("podIP", "")
+    if ask := probe.get("httpGet"):
+        port = workloads.port_number(container, ask["port"])
+        path = "/" + ask.get("path", "/").removeprefix("/")  # Go's URLs get the slash that somebody forgot
+        headers = {entry["name"]: entry["value"] for entry in ask.get("httpHeaders") or []}
+        scheme = ask.get("scheme", "HTTP").lower()
+        answer = lab.http(f"{scheme}://{ask.get('host') or here}:{port}{path}", headers=headers)
+        return "" if 200 <= answer.status < 400 else str(answer)
+    if ask := probe.get("tcpSocket"):
+        host, port = ask.get("host") or here, workloads.port_number(container, ask["port"])
+        return "" if isinstance(port, int) and lab.reaches(host, port) else f"nothing listens on port {port}"
+    if ask := probe.get("exec"):
+        code, text = lab.exec(pod["metadata"]["name"], ask["command"], container=container["name"])
+        return f"{ask['command'][0]} ends with {code}: {text.strip()[:200]}" if code else ""
+    return ""
 
 
 @checks.converge("answers", reads=("Service", "EndpointSlice", *POD_KINDS), needs=("ready",))
@@ -181,8 +197,11 @@ def budget(lab: Lab) -> None:
     """A budget that selects the pods keeps two of three and lets one go."""
     keep, replicas = lab.names["min_available"], lab.names["replicas"]
     labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels") or {}
+    # An empty selector takes all pods of the namespace, none at all takes no pod: the API's own words in policy/v1.
     budgets = [
-        item for item in lab.objects("PodDisruptionBudget") if selects(item["spec"].get("selector") or {}, labels)
+        item
+        for item in lab.objects("PodDisruptionBudget")
+        if item["spec"].get("selector") is not None and selects(item["spec"]["selector"], labels)
     ]
     look_with = f"kubectl -n {lab.namespace} get poddisruptionbudgets"
     if not budgets:
@@ -271,8 +290,8 @@ def given(lab: Lab) -> None:
 def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     """Change the image under steady traffic; the traffic's final count.
 
-    A good release is awaited. A bad one is given a while after its first pod has started; the runner then puts
-    the old template back, and the traffic goes on until that has started.
+    A good release is awaited. A bad one is given as long after its first container runs as the kubelet may take to
+    find it ready; the runner then puts the old template back, and the traffic goes on until that has started.
     """
     name, replicas = lab.names["deployment"], lab.names["replicas"]
     deployment = lab.object("Deployment", name)
@@ -280,6 +299,7 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     index = workloads.index_of_image(deployment, lab.names["image"])
     path = f"/spec/template/spec/containers/{index}/image"
     generation = deployment["metadata"]["generation"]
+    patience = deployment["spec"].get("minReadySeconds", 0) * replicas  # asked for, and no fault
 
     def set_image(to: str) -> Any:
         patch = [{"op": "replace", "path": path, "value": to}]
@@ -303,18 +323,18 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
 
         def started() -> None:
             _stop_early(traffic)
-            if not any(_has_started(pod) for pod in new_pods()):
+            if not any(_runs(pod) for pod in new_pods()):
                 raise Fail(f"no pod of {image} has started", about=lab.find("Deployment", name))
 
         try:
             if until_done:
-                lab.until(90, done, every=0.5)
+                lab.until(90 + patience, done, every=0.5)
                 lab.throughout(AFTER_ROLLOUT, lambda: None)
             else:
                 lab.until(60, started, every=0.5)
-                lab.throughout(BAD_RELEASE_WINDOW, lambda: _stop_early(traffic), every=0.5)
+                lab.throughout(_until_ready(deployment), lambda: _stop_early(traffic), every=0.5)
                 lab.act("roll back", set_image(lab.names["image"]))
-                lab.until(60, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
+                lab.until(60 + patience, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
         except _Lost:
             pass
         return traffic.total
@@ -348,11 +368,32 @@ def _lost_requests(lab: Lab, total: dict[str, Any]) -> Fail:
     )  # fmt: skip
 
 
-def _has_started(pod: Object) -> bool:
+def _runs(pod: Object) -> bool:
+    """A container of it runs, or did: what a startup probe thinks of that is another matter."""
     return any(
-        entry.get("started") or entry.get("state", {}).get("terminated") or entry.get("restartCount")
+        {"running", "terminated"} & entry.get("state", {}).keys() or entry.get("restartCount")
         for entry in pod.get("status", {}).get("containerStatuses", [])
     )
+
+
+def _until_ready(deployment: Object) -> float:
+    """Seconds after which the kubelet has found a pod ready, if it ever will.
+
+    A probe is asked each period, first when its delay is over; readiness only after the startup probe has said yes.
+    """
+    longest = max(
+        _seconds(container.get("startupProbe")) + _seconds(container.get("readinessProbe"))
+        for container in workloads.containers(deployment)
+    )
+    return min(max(BAD_RELEASE_WINDOW, longest + 2), LATEST)
+
+
+def _seconds(probe: Object | None) -> float:
+    if not probe:
+        return 0.0
+    # The defaults are those of Probe in k8s.io/api/core/v1.
+    period, times = probe.get("periodSeconds", 10), probe.get("successThreshold", 1)
+    return float(probe.get("initialDelaySeconds", 0) + period * times + probe.get("timeoutSeconds", 1))
 
 
 def _ready_pods(lab: Lab, deployment: Object) -> list[Object]:
