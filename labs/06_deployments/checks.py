@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from checkers import workloads
 from checkers.declare import Checks, Fail
-from checkers.lab import Lab
+from checkers.lab import Lab, Traffic
 from checkers.match import Present, mismatches
 from checkers.scheduling import refusals
 from checkers.selectors import selects
@@ -21,6 +23,7 @@ PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
 RATE = 20  # requests a second: a pod that gets a third of them too early or too late for a second loses six or seven
 AFTER_ROLLOUT = 1.5  # seconds; old pods leave the Service's endpoints a moment after the rollout counts as done
 BAD_RELEASE_WINDOW = 4.0  # at least; longer where the kubelet asks late whether a pod is ready
+ALIVE_SECONDS = 20.0  # within which a process on a busy machine has begun to answer
 LATEST = 60.0  # for the same: nobody waits longer
 EVICT_EVERY = 0.5  # seconds; `kubectl drain` waits five, but what matters here is whether it ends
 POD_KINDS = ("Deployment", "ReplicaSet", "Pod")
@@ -287,18 +290,52 @@ def given(lab: Lab) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Rollout:
+    """An image on its way to the pods, under traffic. `before`: the UIDs of the pods that were there."""
+
+    lab: Lab
+    image: str
+    generation: int
+    before: set[str]
+    traffic: Traffic
+
+    def present(self) -> Object:
+        return self.lab.object("Deployment", self.lab.names["deployment"])
+
+    def new_pods(self) -> list[Object]:
+        _stop_early(self.traffic)
+        present = self.present()
+        if present["metadata"]["generation"] < self.generation:
+            raise Fail("the update has not been seen yet")
+        return [pod for pod in self.lab.pods_of(present) if pod["metadata"]["uid"] not in self.before]
+
+    def done(self) -> None:
+        self.new_pods()
+        workloads.require_rolled_out(self.present(), self.lab.names["replicas"])
+
+    def started(self) -> None:
+        if not any(_runs(pod) for pod in self.new_pods()):
+            raise Fail(f"no pod of {self.image} has started", about=self.present())
+
+    def answering(self) -> None:
+        running = [pod["status"].get("podIP", "") for pod in self.new_pods() if _runs(pod)]
+        port = self.lab.names["port"]
+        if not any(self.lab.http(f"http://{address}:{port}/healthz", timeout=1).status for address in running):
+            raise Fail(f"no pod of {self.image} answers yet")
+
+
 def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     """Change the image under steady traffic; the traffic's final count.
 
-    A good release is awaited. A bad one is given as long after its first container runs as the kubelet may take to
-    find it ready; the runner then puts the old template back, and the traffic goes on until that has started.
+    A good release is awaited. A bad one is given as long after its first pod answers as the kubelet may take to find
+    it ready; the runner then puts the old template back, and the traffic goes on until that has started.
     """
     name, replicas = lab.names["deployment"], lab.names["replicas"]
     deployment = lab.object("Deployment", name)
     before = {pod["metadata"]["uid"] for pod in lab.pods_of(deployment)}
     index = workloads.index_of_image(deployment, lab.names["image"])
     path = f"/spec/template/spec/containers/{index}/image"
-    generation = deployment["metadata"]["generation"]
     patience = deployment["spec"].get("minReadySeconds", 0) * replicas  # asked for, and no fault
 
     def set_image(to: str) -> Any:
@@ -308,35 +345,18 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     lab.until(20, partial(_all_is_well, lab))
     with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=10) as traffic:
         lab.throughout(0.5, lambda: None)  # traffic first, so that the very beginning is seen too
-        generation = lab.act(f"set image {image}", set_image(image))
-
-        def new_pods() -> list[Object]:
-            present = lab.object("Deployment", name)
-            if present["metadata"]["generation"] < generation:
-                raise Fail("the update has not been seen yet")
-            return [pod for pod in lab.pods_of(present) if pod["metadata"]["uid"] not in before]
-
-        def done() -> None:
-            _stop_early(traffic)
-            new_pods()
-            workloads.require_rolled_out(lab.object("Deployment", name), replicas)
-
-        def started() -> None:
-            _stop_early(traffic)
-            if not any(_runs(pod) for pod in new_pods()):
-                raise Fail(f"no pod of {image} has started", about=lab.find("Deployment", name))
-
-        try:
+        rollout = _Rollout(lab, image, lab.act(f"set image {image}", set_image(image)), before, traffic)
+        with suppress(_Lost):
             if until_done:
-                lab.until(90 + patience, done, every=0.5)
+                lab.until(90 + patience, rollout.done, every=0.5)
                 lab.throughout(AFTER_ROLLOUT, lambda: None)
             else:
-                lab.until(60, started, every=0.5)
+                lab.until(60, rollout.started, every=0.5)
+                with suppress(Fail):  # one that never answers can't become ready by it
+                    lab.until(ALIVE_SECONDS, rollout.answering, every=0.5)
                 lab.throughout(_until_ready(deployment), lambda: _stop_early(traffic), every=0.5)
                 lab.act("roll back", set_image(lab.names["image"]))
-                lab.until(60 + patience, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
-        except _Lost:
-            pass
+                lab.until(60 + patience, lambda: workloads.require_rolled_out(rollout.present(), replicas))
         return traffic.total
 
 
@@ -352,7 +372,7 @@ class _Lost(Exception):
     """Requests have failed, so the verdict is clear: no need to go on."""
 
 
-def _stop_early(traffic: Any) -> None:
+def _stop_early(traffic: Traffic) -> None:
     if traffic.so_far()["failed"] > 3:
         raise _Lost
 
