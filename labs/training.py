@@ -18,13 +18,25 @@ def asked(workload: Object, resource: str) -> Decimal:
     return sum((quantity.parse(one.get(resource, 0)) for one in limits), start=quantity.parse(0))
 
 
+def holder(pod: Object, resource: str = "") -> str:
+    """The name of the pod's container with a limit for the resource, or of the one that uses a claim where no resource
+    is named; the first one where there is none."""
+    found = workloads.containers(pod)
+    for container in found:
+        resources = container.get("resources") or {}
+        if resource in (resources.get("limits") or {}) if resource else resources.get("claims"):
+            return str(container["name"])
+    return str(found[0]["name"])
+
+
 def status(lab: Lab, pod: Object) -> dict[str, Any]:
-    """What the training loop in the pod says of itself: gpus, steps, last_step_seconds ... Raises Fail."""
+    """What the training loop in the pod says of itself: see State in labs/apps/gpu_app/worker.py. Raises Fail."""
     answer = lab.http(f"http://{pod['status'].get('podIP', '')}:{lab.names['port']}/status")
     if answer.status != 200:
         raise Fail(f"the training loop of {pod['metadata']['name']} does not answer: {answer}", about=pod)
     found = answer.json()
-    if not isinstance(found, dict) or not {"steps", "gpus", "last_step_seconds"} <= found.keys():
+    wanted = {"steps", "gpus", "last_step_seconds", "alone_seconds", "memory"}
+    if not isinstance(found, dict) or not wanted <= found.keys():
         raise Fail("what answers there is no training loop of the task's image", about=pod, settled=True)
     return found
 

@@ -20,6 +20,9 @@ checks = Checks()
 PODS = ("Deployment", "ReplicaSet", "Pod")
 PLACES = (*PODS, "Node")
 PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
+# What of a node's labels goes with the model of its GPUs; how many there are does not, nor where the node stands.
+MODEL_LABELS = ("gpu.product", "gpu.memory", "gpu.family", "gpu.compute.major", "gpu.compute.minor", "mig.capable",
+                "mig.strategy")  # fmt: skip
 # A pod that fails again and again is in back-off for most of the time; one that runs has made a step by then.
 START_SECONDS = 40
 STUCK_SECONDS = 8.0
@@ -49,15 +52,16 @@ def model(lab: Lab) -> None:
     home = _node_of(lab, pod)
     if (found := _labels(home).get(key)) != wanted:
         raise Fail(f"it runs on {pod['spec']['nodeName']}, whose GPUs are {found}", about=pod, hint="not-required")
+    look = _get(lab, lab.names["trainer"])
     others = [node for node in lab.objects("Node") if key in _labels(node) and _labels(node)[key] != wanted]
     for node in others:
-        if not refusals(pod, training.emptied(node), ()):
-            name, product = node["metadata"]["name"], _labels(node)[key]
-            raise Fail(f"it might as well run on {name}, whose GPUs are {product}", hint="not-required",
-                       look_with=_get(lab, lab.names["trainer"]))  # fmt: skip
-    if against := refusals(pod, training.emptied(_newcomer(home)), ()):
-        raise Fail(f"a new node with the same GPUs would not do: {'; '.join(against)}", hint="by-name",
-                   look_with=_get(lab, lab.names["trainer"]))  # fmt: skip
+        product = _labels(node)[key]
+        for other, called in ((node, node["metadata"]["name"]), (_like(home, model=node), "a new node")):
+            if not refusals(pod, training.emptied(other), ()):
+                raise Fail(f"it might as well run on {called}, whose GPUs are {product}", hint="not-required",
+                           look_with=look)  # fmt: skip
+    if against := refusals(pod, training.emptied(_like(home)), ()):
+        raise Fail(f"a new node with the same GPUs would not do: {'; '.join(against)}", hint="by-name", look_with=look)
 
 
 @checks.converge("isolated", reads=PLACES, needs=("trains",), seconds=START_SECONDS)
@@ -70,7 +74,8 @@ def isolated(lab: Lab) -> None:
             # Its log, which the report shows, says why: the loop ends where there is no GPU.
             raise Fail(f"the container of {name} does not keep running", about=pod, hint="none-seen",
                        hopeless=workloads.is_stuck(pod))  # fmt: skip
-        code, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"])
+        holder = training.holder(pod, lab.names["resource"])
+        code, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"], container=holder)
         uuids = [line.partition("UUID: ")[2].rstrip(")") for line in text.splitlines() if line.startswith("GPU ")]
         look = f"kubectl -n {lab.namespace} exec {pod['metadata']['name']} -- nvidia-smi -L"
         if code != 0 or len(uuids) != 1:
@@ -80,6 +85,9 @@ def isolated(lab: Lab) -> None:
         seen[name] = uuids[0]
     if len(set(seen.values())) != len(seen):
         raise Fail(f"both see {seen[lab.names['trainer']]}", hint="none-seen")
+    workloads.index_of_image(lab.object("Deployment", lab.names["evaluator"]), lab.names["image"])
+    for name in seen:  # what was looked into may be of an older template
+        _only_pod(lab, name)
 
 
 @checks.converge("repaired", reads=PLACES, seconds=START_SECONDS)
@@ -119,12 +127,17 @@ def edge(lab: Lab) -> None:
     """Its pod is ready on the edge node, no other node would take it, and its requests are within the budget."""
     deployment = lab.object("Deployment", lab.names["edge"])
     workloads.index_of_image(deployment, lab.names["edge_image"])
+    if (wanted := deployment["spec"].get("replicas", 1)) != 1:
+        raise Fail(f"it asks for {wanted} pods", about=deployment, settled=True,
+                   expected=f"{lab.names['edge']} asks for one pod")  # fmt: skip
     _require_budget(lab, deployment)
     pod = _only_pod(lab, lab.names["edge"])
     label = lab.names["edge_label"]
     if label not in _labels(_node_of(lab, pod)):
         raise Fail(f"it runs on {pod['spec']['nodeName']}", about=pod, hint="elsewhere", settled=True)
-    for node in lab.objects("Node"):
+    # Bound to this node by name it can't go elsewhere: no scheduler is asked.
+    is_bound = "nodeName" in deployment["spec"]["template"]["spec"]
+    for node in () if is_bound else lab.objects("Node"):
         if label not in _labels(node) and not refusals(pod, training.emptied(node), ()):
             raise Fail(f"it runs at the edge now, but it might as well go to {node['metadata']['name']}",
                        hint="elsewhere", settled=True, look_with=_get(lab, lab.names["edge"]))  # fmt: skip
@@ -248,6 +261,8 @@ def _require_budget(lab: Lab, deployment: Object) -> None:
             raise Fail(f"it requests {found} of {name}", settled=True, hint="budget",
                        expected=f"at most {most} of {name} is requested",
                        look_with=_get(lab, lab.names["edge"]))  # fmt: skip
+    if "memory" in ((template["spec"].get("resources") or {}).get("limits") or {}):
+        return  # for the pod as a whole
     for container in workloads.containers(deployment):
         limits = (container.get("resources") or {}).get("limits") or {}
         if found_wrong := mismatches({"memory": Present()}, limits, f"container {container['name']}: limits"):
@@ -287,9 +302,21 @@ def _labels(item: Object) -> Mapping[str, str]:
     return item["metadata"].get("labels") or {}
 
 
-def _newcomer(node: Object) -> Object:
-    """Another node like this one, which nobody knows by name."""
+def _like(node: Object, *, model: Object | None = None) -> Object:
+    """A node that joins tomorrow, with the GPUs of this one in another number and another region; or in all else but
+    its name like this one, with the GPUs of `model`."""
     labels = {**_labels(node), "kubernetes.io/hostname": "newcomer"}
+    if model:
+        kept = {key: value for key, value in labels.items() if key.removeprefix("nvidia.com/") not in MODEL_LABELS}
+        of_model = {key: value for key, value in _labels(model).items()
+                    if key.removeprefix("nvidia.com/") in MODEL_LABELS}  # fmt: skip
+        labels = kept | of_model
+    else:
+        # What somebody has written onto today's nodes by hand is not on tomorrow's.
+        known = ("kubernetes.io/", "beta.kubernetes.io/", "nvidia.com/", "kailab.dev/")
+        labels = {key: value for key, value in labels.items() if key.startswith(known)}
+        labels |= {"nvidia.com/gpu.count": "8", "topology.kubernetes.io/region": "elsewhere",
+                   "topology.kubernetes.io/zone": "elsewhere-a"}  # fmt: skip
     return {**node, "metadata": {**node["metadata"], "name": "newcomer", "labels": labels}}
 
 

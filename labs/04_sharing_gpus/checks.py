@@ -74,6 +74,7 @@ def tenants(lab: Lab) -> None:
         raise Fail(f"it asks for {asked} pods", about=deployment, settled=True,
                    expected=f"{lab.names['tenants']} asks for {wanted} pods")  # fmt: skip
     _require_limit(lab, deployment, 1)
+    workloads.index_of_image(deployment, lab.names["image"])
     try:
         workloads.require_rolled_out(deployment, wanted)
     except Fail as wrong:
@@ -84,21 +85,25 @@ def tenants(lab: Lab) -> None:
     for pod in training.ready_pods(lab, deployment):
         if pod["spec"]["nodeName"] != lab.names["node"]:
             raise Fail(f"{pod['metadata']['name']} runs on {pod['spec']['nodeName']}", about=pod, settled=True)
-        if not training.status(lab, pod)["steps"]:
+        status = training.status(lab, pod)
+        if not status["steps"]:
             raise Fail(f"{pod['metadata']['name']} has made no step yet", about=pod, hint="memory")
+        if status["memory"] != lab.names["tenant_memory"]:
+            raise Fail(f"{pod['metadata']['name']} holds {status['memory']} MiB of GPU memory", about=pod, settled=True,
+                       expected=f"each holds {lab.names['tenant_memory']} MiB")  # fmt: skip
 
 
 @checks.converge("contended", reads=PODS, needs=("tenants",), seconds=20)
 def contended(lab: Lab) -> None:
     """Several of them work on one GPU, and a step of each of these takes noticeably longer than alone."""
     deployment = lab.object("Deployment", lab.names["tenants"])
-    alone = _alone(deployment)
     found = [(pod, training.status(lab, pod)) for pod in training.ready_pods(lab, deployment)]
     on_gpu = Counter(str(gpu["uuid"]) for _, status in found for gpu in status["gpus"])
     shared = [(pod, status) for pod, status in found if any(on_gpu[str(gpu["uuid"])] > 1 for gpu in status["gpus"])]
     if not shared:
         raise Fail(f"pods on each GPU: {', '.join(map(str, on_gpu.values())) or 'none'}")
     for pod, status in shared:
+        alone = status["alone_seconds"]
         if status["last_step_seconds"] < FELT * alone:
             raise Fail(f"a step of {pod['metadata']['name']} takes {status['last_step_seconds']:.2f} s; alone it takes "
                        f"{alone:g} s", about=pod)  # fmt: skip
@@ -132,6 +137,10 @@ def claimed(lab: Lab) -> None:
     if not spec.get("resourceClaims") or not used:
         missing = "the pod names no claim" if not spec.get("resourceClaims") else "no container uses the pod's claim"
         raise Fail(missing, about=deployment, settled=True, hint="no-claim")
+    workloads.index_of_image(deployment, lab.names["image"])
+    if (replicas := deployment["spec"].get("replicas", 1)) != 1:
+        raise Fail(f"it asks for {replicas} pods", about=deployment, settled=True,
+                   expected=f"{lab.names['claimer']} asks for one pod")  # fmt: skip
     pod = next((pod for pod in lab.pods_of(deployment) if not workloads.is_leaving(pod)), None)
     if pod is None:
         raise Fail(f"{lab.names['claimer']} has no pod", about=deployment)
@@ -143,9 +152,10 @@ def claimed(lab: Lab) -> None:
     if not workloads.is_ready(pod):
         raise Fail("its pod is not ready", about=pod, hopeless=workloads.is_stuck(pod))
     uuid = device["attributes"]["uuid"]["string"]
-    _, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"])
+    _, text = lab.exec(pod["metadata"]["name"], ["/usr/bin/nvidia-smi", "-L"], container=training.holder(pod))
     if uuid not in text:
         raise Fail(f"nvidia-smi shows {text.strip() or 'nothing'}", about=pod)
+    workloads.require_rolled_out(deployment, 1)  # that pod may be of an older template
 
 
 @checks.converge("metrics", reads=("ConfigMap", AGENTS, *PODS), needs=("tenants",), seconds=10)
@@ -268,15 +278,6 @@ def _worker(lab: Lab, job_: Object) -> Object:
             about=waiting or job_, settled=is_over, hopeless=waiting is not None and _is_hopeless(lab, waiting),
         )  # fmt: skip
     return max(running, key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
-
-
-def _alone(deployment: Object) -> float:
-    """How long a step is on a GPU that nobody else uses: what the pods' own environment says."""
-    for container in workloads.containers(deployment):
-        for entry in container.get("env") or []:
-            if entry.get("name") == "STEP_SECONDS" and re.fullmatch(r"\d*\.?\d+", entry.get("value", "")):
-                return float(entry["value"])
-    return 0.5  # the image's own
 
 
 def _pod_asking(lab: Lab, gpus: int) -> Object:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from checkers import quantity, workloads
 from checkers.declare import CannotTell, Checks, Fail
 from checkers.lab import Lab
-from checkers.scheduling import is_tolerated, refusals
+from checkers.scheduling import is_tolerated, refusals, requests
 from cluster import cordons
 from cluster.api import Api, Object
 from labs import training
@@ -87,12 +87,12 @@ def gang(lab: Lab) -> None:
 def packed(lab: Lab) -> None:
     """As many pods as the task says, with the task's requests, are ready on few spot nodes."""
     deployment = _fleet_pods(lab, "batch")
-    for container in workloads.containers(deployment):
-        requests = workloads.requests(container)
-        for name, wanted in (("cpu", lab.names["batch_cpu"]), ("memory", lab.names["batch_memory"])):
-            if quantity.parse(requests.get(name, 0)) != quantity.parse(wanted):
-                raise Fail(f"it requests {requests.get(name, 'no')} {name}", about=deployment, settled=True,
-                           expected=f"each pod requests {name}: {wanted}")  # fmt: skip
+    asked = requests(deployment["spec"]["template"])
+    for name, wanted in (("cpu", lab.names["batch_cpu"]), ("memory", lab.names["batch_memory"])):
+        if asked.get(name, 0) != quantity.parse(wanted):
+            found = quantity.shown(name, asked[name]) if name in asked else "no"
+            raise Fail(f"a pod requests {found} {name}", about=deployment, settled=True,
+                       expected=f"each pod requests {name}: {wanted}")  # fmt: skip
     _require_rolled_out(lab, deployment, lab.names["batch_pods"])
     _require_rented(lab, deployment, "spot")
     nodes = {pod["spec"]["nodeName"] for pod in training.ready_pods(lab, deployment)}
@@ -105,6 +105,7 @@ def packed(lab: Lab) -> None:
 def own_first(lab: Lab) -> None:
     """All its pods are ready, and no rented GPU is used while one of your own is free."""
     deployment, wanted = _fleet_pods(lab, "burst"), lab.names["burst_pods"]
+    workloads.index_of_image(deployment, lab.names["gpu_image"])
     _require_rolled_out(lab, deployment, wanted)
     own = {node["metadata"]["name"]: _gpus(lab, node) for node in _own(lab)}
     pods = [pod for pod in lab.pods_of(deployment) if not workloads.is_leaving(pod)]

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from checkers import workloads
 from checkers.declare import Checks, Fail
-from checkers.lab import Lab
+from checkers.lab import Lab, Traffic
 from checkers.match import Present, mismatches
 from checkers.scheduling import refusals
 from checkers.selectors import selects
@@ -20,7 +22,9 @@ checks = Checks()
 PREDICT = json.dumps({"pixels": [[0] * 8] * 8})
 RATE = 20  # requests a second: a pod that gets a third of them too early or too late for a second loses six or seven
 AFTER_ROLLOUT = 1.5  # seconds; old pods leave the Service's endpoints a moment after the rollout counts as done
-BAD_RELEASE_WINDOW = 4.0
+BAD_RELEASE_WINDOW = 4.0  # at least; longer where the kubelet asks late whether a pod is ready
+ALIVE_SECONDS = 20.0  # within which a process on a busy machine has begun to answer
+LATEST = 60.0  # for the same: nobody waits longer
 EVICT_EVERY = 0.5  # seconds; `kubectl drain` waits five, but what matters here is whether it ends
 POD_KINDS = ("Deployment", "ReplicaSet", "Pod")
 BASICS = ("shape", "steady", "answers")
@@ -86,18 +90,33 @@ def steady(lab: Lab) -> None:
 def _ask_liveness(lab: Lab, pod: Object) -> None:
     """Ask what the kubelet will ask: its first look may be many seconds away, and it kills after three."""
     for container in workloads.containers(pod):
-        probe = (container.get("livenessProbe") or {}).get("httpGet")
-        if not probe or probe.get("scheme", "HTTP") != "HTTP" or probe.get("host"):
-            continue
-        port = workloads.port_number(container, probe["port"])
-        answer = lab.http(f"http://{pod['status']['podIP']}:{port}{probe.get('path', '/')}")
-        if not 200 <= answer.status < 400:
+        said = _probe_fails(lab, pod, container, container.get("livenessProbe") or {})
+        if said:
             raise Fail(
-                f"liveness probe of container {container['name']}: {answer}",
+                f"liveness probe of container {container['name']}: {said}",
                 about=pod,
                 hint="liveness",
-                expected="the liveness probe asks something that a healthy container answers with 200",
+                expected="the liveness probe asks something that a healthy container answers",
             )
+
+
+def _probe_fails(lab: Lab, pod: Object, container: Object, probe: Object) -> str:
+    """What a probe gets as an answer, if the kubelet would take that for a failure (a gRPC one is not tried)."""
+    here = pod["status"].get("podIP", "")
+    if ask := probe.get("httpGet"):
+        port = workloads.port_number(container, ask["port"])
+        path = "/" + ask.get("path", "/").removeprefix("/")  # Go's URLs get the slash that somebody forgot
+        headers = {entry["name"]: entry["value"] for entry in ask.get("httpHeaders") or []}
+        scheme = ask.get("scheme", "HTTP").lower()
+        answer = lab.http(f"{scheme}://{ask.get('host') or here}:{port}{path}", headers=headers)
+        return "" if 200 <= answer.status < 400 else str(answer)
+    if ask := probe.get("tcpSocket"):
+        host, port = ask.get("host") or here, workloads.port_number(container, ask["port"])
+        return "" if isinstance(port, int) and lab.reaches(host, port) else f"nothing listens on port {port}"
+    if ask := probe.get("exec"):
+        code, text = lab.exec(pod["metadata"]["name"], ask["command"], container=container["name"])
+        return f"{ask['command'][0]} ends with {code}: {text.strip()[:200]}" if code else ""
+    return ""
 
 
 @checks.converge("answers", reads=("Service", "EndpointSlice", *POD_KINDS), needs=("ready",))
@@ -181,8 +200,11 @@ def budget(lab: Lab) -> None:
     """A budget that selects the pods keeps two of three and lets one go."""
     keep, replicas = lab.names["min_available"], lab.names["replicas"]
     labels = lab.object("Deployment", lab.names["deployment"])["spec"]["template"]["metadata"].get("labels") or {}
+    # An empty selector takes all pods of the namespace, none at all takes no pod: the API's own words in policy/v1.
     budgets = [
-        item for item in lab.objects("PodDisruptionBudget") if selects(item["spec"].get("selector") or {}, labels)
+        item
+        for item in lab.objects("PodDisruptionBudget")
+        if item["spec"].get("selector") is not None and selects(item["spec"]["selector"], labels)
     ]
     look_with = f"kubectl -n {lab.namespace} get poddisruptionbudgets"
     if not budgets:
@@ -268,18 +290,53 @@ def given(lab: Lab) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Rollout:
+    """An image on its way to the pods, under traffic. `before`: the UIDs of the pods that were there."""
+
+    lab: Lab
+    image: str
+    generation: int
+    before: set[str]
+    traffic: Traffic
+
+    def present(self) -> Object:
+        return self.lab.object("Deployment", self.lab.names["deployment"])
+
+    def new_pods(self) -> list[Object]:
+        _stop_early(self.traffic)
+        present = self.present()
+        if present["metadata"]["generation"] < self.generation:
+            raise Fail("the update has not been seen yet")
+        return [pod for pod in self.lab.pods_of(present) if pod["metadata"]["uid"] not in self.before]
+
+    def done(self) -> None:
+        self.new_pods()
+        workloads.require_rolled_out(self.present(), self.lab.names["replicas"])
+
+    def started(self) -> None:
+        if not any(_runs(pod) for pod in self.new_pods()):
+            raise Fail(f"no pod of {self.image} has started", about=self.present())
+
+    def answering(self) -> None:
+        running = [pod["status"].get("podIP", "") for pod in self.new_pods() if _runs(pod)]
+        port = self.lab.names["port"]
+        if not any(self.lab.http(f"http://{address}:{port}/healthz", timeout=1).status for address in running):
+            raise Fail(f"no pod of {self.image} answers yet")
+
+
 def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     """Change the image under steady traffic; the traffic's final count.
 
-    A good release is awaited. A bad one is given a while after its first pod has started; the runner then puts
-    the old template back, and the traffic goes on until that has started.
+    A good release is awaited. A bad one is given as long after its first pod answers as the kubelet may take to find
+    it ready; the runner then puts the old template back, and the traffic goes on until that has started.
     """
     name, replicas = lab.names["deployment"], lab.names["replicas"]
     deployment = lab.object("Deployment", name)
     before = {pod["metadata"]["uid"] for pod in lab.pods_of(deployment)}
     index = workloads.index_of_image(deployment, lab.names["image"])
     path = f"/spec/template/spec/containers/{index}/image"
-    generation = deployment["metadata"]["generation"]
+    patience = deployment["spec"].get("minReadySeconds", 0) * replicas  # asked for, and no fault
 
     def set_image(to: str) -> Any:
         patch = [{"op": "replace", "path": path, "value": to}]
@@ -288,35 +345,18 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     lab.until(20, partial(_all_is_well, lab))
     with lab.traffic(_url(lab), method="POST", body=PREDICT, rate=RATE, timeout=10) as traffic:
         lab.throughout(0.5, lambda: None)  # traffic first, so that the very beginning is seen too
-        generation = lab.act(f"set image {image}", set_image(image))
-
-        def new_pods() -> list[Object]:
-            present = lab.object("Deployment", name)
-            if present["metadata"]["generation"] < generation:
-                raise Fail("the update has not been seen yet")
-            return [pod for pod in lab.pods_of(present) if pod["metadata"]["uid"] not in before]
-
-        def done() -> None:
-            _stop_early(traffic)
-            new_pods()
-            workloads.require_rolled_out(lab.object("Deployment", name), replicas)
-
-        def started() -> None:
-            _stop_early(traffic)
-            if not any(_has_started(pod) for pod in new_pods()):
-                raise Fail(f"no pod of {image} has started", about=lab.find("Deployment", name))
-
-        try:
+        rollout = _Rollout(lab, image, lab.act(f"set image {image}", set_image(image)), before, traffic)
+        with suppress(_Lost):
             if until_done:
-                lab.until(90, done, every=0.5)
+                lab.until(90 + patience, rollout.done, every=0.5)
                 lab.throughout(AFTER_ROLLOUT, lambda: None)
             else:
-                lab.until(60, started, every=0.5)
-                lab.throughout(BAD_RELEASE_WINDOW, lambda: _stop_early(traffic), every=0.5)
+                lab.until(60, rollout.started, every=0.5)
+                with suppress(Fail):  # one that never answers can't become ready by it
+                    lab.until(ALIVE_SECONDS, rollout.answering, every=0.5)
+                lab.throughout(_until_ready(deployment), lambda: _stop_early(traffic), every=0.5)
                 lab.act("roll back", set_image(lab.names["image"]))
-                lab.until(60, lambda: workloads.require_rolled_out(lab.object("Deployment", name), replicas))
-        except _Lost:
-            pass
+                lab.until(60 + patience, lambda: workloads.require_rolled_out(rollout.present(), replicas))
         return traffic.total
 
 
@@ -332,7 +372,7 @@ class _Lost(Exception):
     """Requests have failed, so the verdict is clear: no need to go on."""
 
 
-def _stop_early(traffic: Any) -> None:
+def _stop_early(traffic: Traffic) -> None:
     if traffic.so_far()["failed"] > 3:
         raise _Lost
 
@@ -348,11 +388,32 @@ def _lost_requests(lab: Lab, total: dict[str, Any]) -> Fail:
     )  # fmt: skip
 
 
-def _has_started(pod: Object) -> bool:
+def _runs(pod: Object) -> bool:
+    """A container of it runs, or did: what a startup probe thinks of that is another matter."""
     return any(
-        entry.get("started") or entry.get("state", {}).get("terminated") or entry.get("restartCount")
+        {"running", "terminated"} & entry.get("state", {}).keys() or entry.get("restartCount")
         for entry in pod.get("status", {}).get("containerStatuses", [])
     )
+
+
+def _until_ready(deployment: Object) -> float:
+    """Seconds after which the kubelet has found a pod ready, if it ever will.
+
+    A probe is asked each period, first when its delay is over; readiness only after the startup probe has said yes.
+    """
+    longest = max(
+        _seconds(container.get("startupProbe")) + _seconds(container.get("readinessProbe"))
+        for container in workloads.containers(deployment)
+    )
+    return min(max(BAD_RELEASE_WINDOW, longest + 2), LATEST)
+
+
+def _seconds(probe: Object | None) -> float:
+    if not probe:
+        return 0.0
+    # The defaults are those of Probe in k8s.io/api/core/v1.
+    period, times = probe.get("periodSeconds", 10), probe.get("successThreshold", 1)
+    return float(probe.get("initialDelaySeconds", 0) + period * times + probe.get("timeoutSeconds", 1))
 
 
 def _ready_pods(lab: Lab, deployment: Object) -> list[Object]:

@@ -55,3 +55,15 @@ def test_it_answers_nobody_without_the_token(prober: http.client.HTTPConnection)
     prober.request("POST", "/dns", json.dumps({"name": "localhost"}), {"X-Kailab-Token": "another"})
     answer = prober.getresponse()
     assert (answer.status, json.loads(answer.read())) == (403, {"error": "wrong token"})
+
+
+def test_an_address_that_is_none_is_the_students_and_gets_an_answer(prober: http.client.HTTPConnection) -> None:
+    status, said = ask(prober, "/http", {"url": "http://127.0.0.1:8000healthz"})
+    assert status == 200
+    assert "8000healthz" in said["error"]
+
+
+def test_https_to_a_plain_server_fails_as_it_does_for_the_kubelet(prober: http.client.HTTPConnection) -> None:
+    status, said = ask(prober, "/http", {"url": f"https://127.0.0.1:{prober.port}/healthz"})
+    assert status == 200
+    assert "SSL" in said["error"]

@@ -31,9 +31,12 @@ GPU_FAILED, OUT_OF_MEMORY, NO_GPU = 1, 2, 3
 
 @dataclass
 class State:
-    """What /status shows. Times in seconds."""
+    """What /status shows. Times in seconds; `alone_seconds` is what a step takes where nobody else uses the GPU, and
+    `memory` the MiB held on each."""
 
     gpus: list[dict[str, object]] = field(default_factory=list)
+    alone_seconds: float = 0.0
+    memory: int = 0
     steps: int = 0
     last_step_seconds: float = 0.0
     mean_step_seconds: float = 0.0
@@ -89,6 +92,7 @@ def train(state: State) -> int:
         state.gpus = [{"index": one.index, "uuid": one.uuid, "name": one.name, "memory": one.memory} for one in found]
         print(f"training on {', '.join(f'{one.name} ({one.uuid})' for one in found)}")
         blocks = [gpu.allocate(memory, one.index) for one in found]
+        state.alone_seconds, state.memory = step, memory
         print(f"holding {memory} MiB on each of {len(blocks)} GPUs")
         started = time.monotonic()
         while not wanted or state.steps < wanted:
