@@ -152,7 +152,7 @@ class Records:
         home = self._home(record.student)
         home.mkdir(parents=True, exist_ok=True)
         feedback = page(record.report, record.student, record.problems, record.why)
-        replace(home / "feedback.html", printable(feedback), durable=True)
+        replace(home / "feedback.html", _encodable(feedback), durable=True)
         report = to_document(record.report) if record.report else None
         document = {**asdict(record), "report": report, "lab": self.lab.number}
         replace(home / "result.json", json.dumps(document, indent=1), durable=True)
@@ -171,7 +171,7 @@ class Records:
         writer.writeheader()
         writer.writerows(sorted([*rows.values(), *left], key=lambda row: row["student"]))
         self.table.parent.mkdir(parents=True, exist_ok=True)
-        replace(self.table, printable(lines.getvalue()), durable=True)
+        replace(self.table, _encodable(lines.getvalue()), durable=True)
 
     @cached_property
     def _on_record(self) -> dict[str, Row]:
@@ -224,7 +224,7 @@ def read_table(table: Path) -> list[Row]:
     return [row for row in rows if row["student"]]
 
 
-def printable(text: str) -> str:
+def _encodable(text: str) -> str:
     """Text that UTF-8 has no bytes for, as in the name of a file from a Latin-1 disk, with its escapes instead."""
     return text.encode(errors="backslashreplace").decode()
 

@@ -12,12 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from checkers.manifests import printable
 from checkers.report.terminal import number, plain
 from checkers.results import CheckResult, Outcome, Report
 from checkers.runner import NOT_RECORDED
 from cluster.errors import KailabError
 from labs.catalog import LabFolder, lab_numbered
-from labs.grading.records import Record, Records, lab_digest, printable, read_table
+from labs.grading.records import Record, Records, lab_digest, read_table
 from labs.regrading import read_evidence, replay
 
 

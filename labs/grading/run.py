@@ -139,7 +139,7 @@ class ClassRun:
             graded_at=datetime.now(UTC).isoformat(timespec="seconds"), seconds=round(time.monotonic() - started, 2),
             problems=tuple(problems), report=report, why=why,
         )  # fmt: skip
-        self.records.keep(record, document)
+        record = self.records.keep(record, document)
         self._results[submission.student] = record
         self.listen("finished", record)
 

@@ -132,6 +132,19 @@ def test_the_table_tells_whose_evidence_is_missing_and_how_to_get_it(
     assert (records.folder / "ada" / "evidence.json").exists() is not bool(told)
 
 
+def test_what_the_grader_could_not_read_is_not_queued_and_not_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Submission("ada", tmp_path / "ada", (), ("it broke",), "it broke")
+    monkeypatch.setattr(remote_run, "read_submission", lambda *_: broken)
+    records = Records(tmp_path / "grades.csv", LAB)
+    run = RemoteRun(Course(Workspace(tmp_path, tmp_path), FakeApi(), "uid"), LAB, records, Place())  # type: ignore[arg-type]
+    assert run._not_graded({"ada": tmp_path / "ada"}) == []
+    kept = records.of("ada")
+    assert kept is not None
+    assert (kept.is_graded, kept.why, kept.problems) == (False, "it broke", ("it broke",))
+
+
 def test_a_command_to_copy_holds_a_path_as_one_word() -> None:
     path = Path("in/ada; rm -rf $HOME 'x'")
     note = remote_run._without_evidence(Submission("ada", path, (), ()), lab_numbered(6), 0)

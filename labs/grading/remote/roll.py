@@ -11,10 +11,11 @@ import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from checkers.manifests import printable
 from cluster import leases
 from cluster.errors import KailabError
 from cluster.files import replace
-from labs.grading.records import Records, printable
+from labs.grading.records import Records
 from labs.grading.remote import NAMESPACE
 from labs.grading.remote.queue import Queue
 

@@ -13,7 +13,9 @@ import socket
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from cluster import leases
 from cluster.api import Object, Unreachable
@@ -91,9 +93,16 @@ class RemoteRun:
             if known and known.is_graded and (known.digest, known.lab_digest) == (submission.digest, digest):
                 self._results[student] = known
                 self.listen("kept", known)
+            elif submission.broken:
+                self._finish(_not_read(submission, digest), None)
             else:
                 left.append(submission)
         return left
+
+    def _finish(self, record: Record, evidence: dict[str, Any] | None) -> None:
+        record = self.records.keep(record, evidence)
+        self._results[record.student] = record
+        self.listen("finished", record)
 
     def _prepare(self) -> str:
         """The image on the nodes, and the namespace; which image, and which version of it."""
@@ -224,11 +233,9 @@ class RemoteRun:
             problems=(*submission.problems, *unsendable, *verdict.problems), report=verdict.report, why=verdict.why,
             note=_without_evidence(submission, self.lab, verdict.left_out) if verdict.report and not evidence else "",
         )  # fmt: skip
-        record = self.records.keep(record, evidence)
-        self._results[submission.student] = record
+        self._finish(record, evidence)
         del self._wanted[key]
         queue.drop(key)
-        self.listen("finished", record)
         self._write_table()
 
     def _pods(self) -> list[Object]:
@@ -252,6 +259,15 @@ class RemoteRun:
 
     def _write_table(self) -> None:
         self.records.write_table({**self._before, **self._results}.values())
+
+
+def _not_read(submission: Submission, digest: str) -> Record:
+    """What the grader could not read gets no points, and loses none."""
+    return Record(
+        student=submission.student, submission=str(submission.path), digest=submission.digest, lab_digest=digest,
+        graded_at=datetime.now(UTC).isoformat(timespec="seconds"), seconds=0.0, problems=submission.problems,
+        report=None, why=submission.broken,
+    )  # fmt: skip
 
 
 def _without_evidence(submission: Submission, lab: LabFolder, size: int) -> str:
