@@ -124,7 +124,7 @@ def _why(was: CheckResult, now: CheckResult) -> str:
 
 
 def _shown_as(text: str) -> str:
-    return plain(printable(text))
+    return printable(plain(text))
 
 
 def _keep(records: Records, found: list[Regraded], digest: str) -> list[Record]:

@@ -182,7 +182,7 @@ def test_what_evidence_and_names_say_is_harmless_for_a_terminal(monkeypatch: pyt
 
     _, said = _again(monkeypatch, table, broken)
     assert "\x1b" not in said
-    assert r"andr\udce9 stays as it is: bad evidence" in said
+    assert r"andr\xe9 stays as it is: bad evidence" in said
     said.encode()
     _, said = _again(monkeypatch, table, lambda who: _report("budget", observed=name))
     assert "\x1b" not in said
