@@ -49,6 +49,10 @@ class Unreachable(KailabError):
     """No answer from the API server at all."""
 
 
+class Busy(Unreachable):
+    """It answers, but for a while only that it can't do its work: to whoever asks that is the same."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a cluster is and how to log in: server URL, TLS context, headers."""
@@ -93,7 +97,10 @@ class Stop:
 
 
 class Api:
-    """One cluster. Thread-safe; `close` when done. All calls raise ApiError or Unreachable."""
+    """One cluster. Thread-safe; `close` when done.
+
+    All calls raise ApiError or Unreachable, and NoPath for a name that no object can have.
+    """
 
     def __init__(self, target: Target) -> None:
         self._target = target
@@ -220,7 +227,7 @@ class Api:
 
     def patch(self, kind: str | Kind, name: str, namespace: str, patch: Any, *, subresource: str = "") -> Object:
         """Merge patch for a dict, JSON patch (RFC 6902) for a list of operations."""
-        path = kind_named(kind).path(namespace, name) + (f"/{subresource}" if subresource else "")
+        path = kind_named(kind).path(namespace, name, subresource)
         return self.call("PATCH", path, patch, content=JSON_PATCH if isinstance(patch, list) else MERGE)
 
     def delete(self, kind: str | Kind, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
@@ -247,7 +254,7 @@ class Api:
         """Ask for an eviction as a drain does; False when a disruption budget says not now (429)."""
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         try:
-            self.call("POST", f"{kind_named('Pod').path(namespace, pod)}/eviction", body)
+            self.call("POST", kind_named("Pod").path(namespace, pod, "eviction"), body)
         except ApiError as refused:
             if refused.status == 429:
                 return False
@@ -259,7 +266,7 @@ class Api:
         query = {"tailLines": str(tail), "limitBytes": "65536", **({"container": container} if container else {})}
         if previous:
             query["previous"] = "true"
-        response = self.request("GET", f"{kind_named('Pod').path(namespace, pod)}/log?{urlencode(query)}")
+        response = self.request("GET", f"{kind_named('Pod').path(namespace, pod, 'log')}?{urlencode(query)}")
         if response.status != 200:
             _document(response)
         return response.data.decode(errors="replace")
@@ -267,7 +274,7 @@ class Api:
     def proxy(self, method: str, pod: str, namespace: str, port: int, path: str, body: Any = None,
               *, headers: Mapping[str, str] | None = None, timeout: float = 15) -> Object:  # fmt: skip
         """Talk JSON to a pod's HTTP port through the API server."""
-        where = f"{kind_named('Pod').path(namespace, f'{pod}:{port}')}/proxy/{quote(path.lstrip('/'), safe='/?&=')}"
+        where = f"{kind_named('Pod').path(namespace, f'{pod}:{port}', 'proxy')}/{quote(path.lstrip('/'), safe='/?&=')}"
         return self.call(method, where, body, headers=headers, timeout=timeout)
 
 
