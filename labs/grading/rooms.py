@@ -41,8 +41,14 @@ _SERVERS_OWN = (
 _PASSING = ("status unknown for quota", "/default: serviceaccount", "not yet ready to handle request")
 # ... and for too many at once who count against one quota.
 _QUOTA_BUSY = f'cannot be fulfilled on resourcequotas "{NAME}'
-# What is wrong with an object's own fields is told with status 500 by server-side apply (kubernetes issue 139253).
-_OBJECTS_OWN = "failed to create typed patch object"
+# With status 500 it also tells what is wrong with the object itself: a field or an amount (server-side apply,
+# kubernetes issue 139253), or its size (etcd and the connection to it, issue 112152).
+_OBJECTS_OWN = (
+    "failed to create typed patch object",
+    "failed to convert new",
+    "request is too large",
+    "larger than max",
+)
 
 
 @cache
@@ -127,7 +133,7 @@ def _passes(refused: ApiError, item: Object) -> bool:
         return _QUOTA_BUSY in refused.what or (refused.reason == "Conflict" and not insists)
     if refused.status == HTTPStatus.FORBIDDEN:
         return any(words in refused.what for words in _PASSING)
-    return refused.status in _SERVERS_OWN and _OBJECTS_OWN not in refused.what
+    return refused.status in _SERVERS_OWN and not any(words in refused.what for words in _OBJECTS_OWN)
 
 
 def _wait_for_rights(api: Api, namespace: str) -> None:

@@ -76,6 +76,10 @@ OWN = [
     # https://github.com/kubernetes/kubernetes/issues/139253
     ApiError(500, "", "failed to create typed patch object (x/a; apps/v1, Kind=Deployment): .spec.foo: field not "
              "declared in schema"),
+    ApiError(500, "", "failed to convert new typed object (x/a; apps/v1, Kind=Deployment) to object: unable to convert "
+             "unstructured object to apps/v1, Kind=Deployment: quantities must match the regular expression"),
+    ApiError(500, "", "etcdserver: request is too large"),
+    ApiError(500, "", "rpc error: code = ResourceExhausted desc = trying to send message larger than max"),
 ]  # fmt: skip
 
 
