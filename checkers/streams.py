@@ -1,21 +1,28 @@
-"""Programs run inside containers: the API's exec streams, through the kubernetes package."""
+"""Programs run inside containers: the API's exec streams."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from typing import Any
-from urllib.parse import quote, urlencode
+import time
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode
 
 import yaml
 
 from checkers.declare import CannotTell
-from cluster.api import Api, bearer
+from cluster.api import Api, ApiError, Unreachable
+from cluster.kinds import kind_named
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
 
 NOT_RUNNING = -1  # no program returns this
 # A shell's exit codes for a program that is not there or that it may not run: POSIX, "Exit Status for Commands".
 _NO_PROGRAM, _MAY_NOT_RUN = 127, 126
+# What checks ask for is some kilobytes. No verdict is to rest on a part of more, and a program that prints without end
+# is to fill nobody's memory.
+MAX_OUTPUT = 2**20  # bytes
+_OUTPUT, _STATUS = (1, 2), 3  # streams, by the first byte of each message: stdout and stderr, and how it ended
 # The kubelet's, the API server's, containerd's and runc's words for a container that has just ended, or a pod that has.
 _GONE = (
     "container not found", "cannot exec into a container in a completed pod", "CONTAINER_EXITED",
@@ -29,44 +36,53 @@ def exec_in_pod(
 ) -> tuple[int, str]:
     """Exit code and the output of both streams; NOT_RUNNING when the container does not run at this moment.
 
-    Raises CannotTell when it can't be entered for another reason.
+    Raises CannotTell when it can't be entered for another reason, and for a program that does not end in time or prints
+    more than MAX_OUTPUT.
     """
-    from kubernetes.client.exceptions import ApiException
-    from kubernetes.stream.ws_client import ERROR_CHANNEL
-
+    what, deadline = f"{command[0]!r} in pod {pod}", time.monotonic() + timeout
+    options = {"container": container} if container else {}
+    query = urlencode({"command": command, "stdout": True, "stderr": True, **options}, doseq=True)
     try:
-        with _opened(api, pod, namespace, command, container) as channel, closing(channel):
-            channel.run_forever(timeout=timeout)
-            # Its own `returncode` takes every refusal for a number.
-            said = "" if channel.is_open() else channel.read_channel(ERROR_CHANNEL)
-            output = str(channel.read_all())
-        channel.sock.shutdown()  # close() leaves the socket open when the server was first to end
-    except ApiException as refused:
-        if any(words in f"{refused.reason} {refused.body}" for words in _GONE):
+        with api.stream(f"{kind_named('Pod').path(namespace, pod, 'exec')}?{query}", timeout) as opened:
+            output, said = _heard(opened, deadline, what)
+    except ApiError as refused:
+        if any(words in refused.what for words in _GONE):
             return NOT_RUNNING, ""
-        raise CannotTell(f"could not run {command[0]!r} in pod {pod}: {refused.reason or refused}") from None
+        raise CannotTell(f"could not run {what}: {refused.what}") from None
+    except Unreachable as lost:
+        raise CannotTell(f"could not run {what}: {lost.what} {lost.why}") from None
     if not said:
-        raise CannotTell(f"{command[0]!r} in pod {pod} did not finish within {timeout:.0f} s")
-    code, instead = _how_it_ended(yaml.safe_load(said), f"{command[0]!r} in pod {pod}")
+        raise CannotTell(f"{what} did not finish within {timeout:.0f} s")
+    code, instead = _how_it_ended(yaml.safe_load(said), what)
     return code, output or instead
 
 
-@contextmanager
-def _opened(api: Api, pod: str, namespace: str, command: list[str], container: str) -> Iterator[Any]:
-    """The stream of a program that has been started, as a WSClient.
+def _heard(opened: WebSocket, deadline: float, what: str) -> tuple[str, str]:
+    """The output, and the Status that tells how the program ended: empty when it has not by then."""
+    from websocket import ABNF, WebSocketException, WebSocketTimeoutException
 
-    Without the package's CoreV1Api, which takes half a second to import: it brings a model of every kind.
-    """
-    from kubernetes.stream.ws_client import websocket_call
-
-    options = {"container": container} if container else {}
-    query = urlencode({"command": command, "stdout": True, "stderr": True, **options}, doseq=True)
-    path = f"/api/v1/namespaces/{quote(namespace)}/pods/{quote(pod)}/exec?{query}"
-    with api.as_kubernetes_client() as connection:
-        of = connection.configuration
-        # A client certificate is the connection's; a token is a header, which CoreV1Api would have set.
-        headers = {"authorization": token} if (token := bearer(of)) else {}
-        yield websocket_call(of, "GET", of.host + path, headers=headers, _preload_content=False)
+    output, status = bytearray(), bytearray()
+    while (left := deadline - time.monotonic()) > 0:
+        opened.settimeout(left)
+        try:
+            kind, message = opened.recv_data_frame(control_frame=True)
+        except WebSocketTimeoutException:
+            break
+        except (WebSocketException, OSError):
+            kind = ABNF.OPCODE_CLOSE  # it was lost; what counts is whether all was said before
+        if kind == ABNF.OPCODE_CLOSE:
+            if not status:
+                raise CannotTell(f"could not run {what}: the connection was lost before it ended")
+            return output.decode(errors="replace"), status.decode(errors="replace")
+        if kind in (ABNF.OPCODE_BINARY, ABNF.OPCODE_TEXT) and message.data:
+            stream, data = message.data[0], message.data[1:]
+            if stream in _OUTPUT:
+                output += data
+            elif stream == _STATUS:
+                status += data
+        if len(output) + len(status) > MAX_OUTPUT:
+            raise CannotTell(f"{what} prints more than {MAX_OUTPUT >> 20} MiB")
+    return "", ""
 
 
 def _how_it_ended(status: dict[str, Any], what: str) -> tuple[int, str]:

@@ -1,32 +1,30 @@
 """The Kubernetes API as plain JSON over one pooled connection: get, list, watch, patch, delete, proxy, exec.
 
-Objects stay plain dicts. The kubernetes package is used where it saves real work (kubeconfig logins of other
-clusters, exec streams) and imported only then: its import alone takes longer than a whole check may.
+Objects stay plain dicts.
 """
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import json
-import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote, urlencode
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote, urlencode
 
 import urllib3
-import yaml
 
 from cluster.errors import KailabError
 from cluster.kinds import Kind, kind_named
-from cluster.yamls import load
+from cluster.kubeconfig import Target, target
+
+if TYPE_CHECKING:
+    from websocket import WebSocket
 
 Object = dict[str, Any]
 QUIET_SECONDS = 10  # of a watch, before it is asked for anew: its API server may be gone
@@ -35,6 +33,7 @@ APPLY = "application/apply-patch+yaml"
 MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 FIELD_MANAGER = "kailab"
+EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")  # each message's first byte names its stream
 
 
 class ApiError(KailabError):
@@ -49,14 +48,8 @@ class Unreachable(KailabError):
     """No answer from the API server at all."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where a cluster is and how to log in: server URL, TLS context, headers."""
-
-    server: str
-    tls: ssl.SSLContext
-    headers: Mapping[str, str]
-    source: tuple[str, str] = ("", "")  # kubeconfig and context, for other clients
+class Busy(Unreachable):
+    """It answers, but for a while only that it can't do its work: to whoever asks that is the same."""
 
 
 class Stop:
@@ -92,34 +85,30 @@ class Stop:
                 self._open.discard(response)
 
 
-class Api:
-    """One cluster. Thread-safe; `close` when done. All calls raise ApiError or Unreachable."""
+@dataclass(frozen=True)
+class _Line:
+    """A login, and the connections that were made with it."""
 
-    def __init__(self, target: Target) -> None:
-        self._target = target
-        self._pool = urllib3.PoolManager(
-            maxsize=64,
-            block=False,
-            ssl_context=target.tls,
-            timeout=TIMEOUT,
-            retries=False,
-            headers=dict(target.headers),
-        )
+    target: Target
+    pool: urllib3.PoolManager
+
+
+class Api:
+    """One cluster. Thread-safe; `close` when done.
+
+    All calls raise ApiError or Unreachable, and NoPath for a name that no object can have.
+    """
+
+    def __init__(self, target: Target, *, user: str = "") -> None:
+        self._line, self._user = _Line(target, _pool(target)), user
+        self._lock = threading.Lock()
 
     def close(self) -> None:
-        self._pool.clear()
+        self._line.pool.clear()
 
     def acting_as(self, user: str) -> Api:
         """The same cluster with no more than a user's rights ("User Impersonation" in kubernetes.io/docs)."""
-        return Api(replace(self._target, headers={**self._target.headers, "Impersonate-User": user}))
-
-    @contextmanager
-    def as_kubernetes_client(self) -> Iterator[Any]:
-        """The same cluster as an ApiClient of the kubernetes package, for what needs WebSockets."""
-        from kubernetes import client, config
-
-        with client.ApiClient(config.new_client_from_config(*self._target.source).configuration) as connection:
-            yield connection
+        return Api(self._line.target, user=user)
 
     def request(
         self, method: str, path: str, body: Any = None, *, content: str = "application/json",
@@ -128,17 +117,68 @@ class Api:
         """One HTTP exchange, whatever its status; raises Unreachable when there is none. `timeout` in seconds."""
         wait = urllib3.Timeout(connect=3, read=timeout) if timeout else TIMEOUT
         data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        sent = {**self._target.headers, **(headers or {}), **({"Content-Type": content} if data is not None else {})}
+        sent = {**(headers or {}), **({"Content-Type": content} if data is not None else {})}
         for attempt in (1, 2):
             try:
-                return self._pool.request(method, self._target.server + path, body=data, headers=sent, timeout=wait)
+                return self._exchange(method, path, sent, body=data, timeout=wait)
             except (urllib3.exceptions.ProtocolError, ConnectionError) as lost:
                 # A kept-alive connection may have been closed under us; only reading is safe to repeat.
                 if attempt == 2 or method != "GET":
-                    raise _unreachable(self._target.server, lost) from None
+                    raise _unreachable(self._line.target, lost) from None
             except urllib3.exceptions.HTTPError as failed:
-                raise _unreachable(self._target.server, failed) from None
+                raise _unreachable(self._line.target, failed) from None
         raise AssertionError("unreachable")
+
+    def _exchange(
+        self, method: str, path: str, headers: Mapping[str, str], **options: Any
+    ) -> urllib3.BaseHTTPResponse:  # fmt: skip
+        """One exchange; where the login is no longer taken, once more with a new one."""
+
+        def ask(line: _Line) -> urllib3.BaseHTTPResponse:
+            sent = {**self._headers(line), **headers}
+            return line.pool.request(method, line.target.server + path, headers=sent, **options)
+
+        line = self._line
+        answer = ask(line)
+        if answer.status == HTTPStatus.UNAUTHORIZED and (fresh := self._logged_in_anew(line)):
+            answer.drain_conn()
+            answer = ask(fresh)
+        return answer
+
+    def _headers(self, line: _Line) -> dict[str, str]:
+        return {**line.target.headers, **({"Impersonate-User": self._user} if self._user else {})}
+
+    def _logged_in_anew(self, line: _Line) -> _Line | None:
+        """What to use instead of a line whose login has expired; None where none can be got. Many threads may ask at
+        once, and one login program is run for all of them. Raises Unreachable when it fails.
+        """
+        with self._lock:
+            if self._line is line and line.target.anew is not None:
+                try:
+                    fresh = line.target.anew()
+                except KailabError as failed:
+                    raise Unreachable(failed.what, why=failed.why, mend=failed.mend) from None
+                # Others may still be reading from the old pool; it closes with the last of them.
+                self._line = _Line(fresh, _pool(fresh))
+            return None if self._line is line else self._line
+
+    @contextmanager
+    def stream(self, path: str, timeout: float) -> Iterator[WebSocket]:
+        """A WebSocket for one of EXEC_PROTOCOLS, while the block runs. Raises ApiError or Unreachable, the latter also
+        when it isn't there within `timeout` seconds.
+        """
+        line = self._line
+        try:
+            opened = _websocket(line.target, path, self._headers(line), timeout)
+        except ApiError as refused:
+            fresh = self._logged_in_anew(line) if refused.status == HTTPStatus.UNAUTHORIZED else None
+            if fresh is None:
+                raise
+            opened = _websocket(fresh.target, path, self._headers(fresh), timeout)
+        try:
+            yield opened
+        finally:
+            opened.shutdown()
 
     def call(self, method: str, path: str, body: Any = None, **options: Any) -> Object:
         """One exchange that must succeed; returns the JSON document."""
@@ -190,17 +230,15 @@ class Api:
         query = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", **selectors}
         path = f"{kind_named(kind).path(namespace)}?{urlencode(query)}"
         try:
-            response = self._pool.request(
-                "GET", self._target.server + path, preload_content=False,
-                timeout=urllib3.Timeout(connect=3, read=QUIET_SECONDS), headers=dict(self._target.headers),
-            )  # fmt: skip
+            wait = urllib3.Timeout(connect=3, read=QUIET_SECONDS)
+            response = self._exchange("GET", path, {}, preload_content=False, timeout=wait)
             if response.status != 200:
                 _document(response)
             with stop.ends(response):
                 yield from _events(response, stop)
         except (urllib3.exceptions.HTTPError, OSError) as failed:
             if not stop.is_set():
-                raise _unreachable(self._target.server, failed) from None
+                raise _unreachable(self._line.target, failed) from None
 
     def apply(
         self, item: Object, namespace: str = "", *, manager: str = FIELD_MANAGER, dry_run: bool = False
@@ -220,7 +258,7 @@ class Api:
 
     def patch(self, kind: str | Kind, name: str, namespace: str, patch: Any, *, subresource: str = "") -> Object:
         """Merge patch for a dict, JSON patch (RFC 6902) for a list of operations."""
-        path = kind_named(kind).path(namespace, name) + (f"/{subresource}" if subresource else "")
+        path = kind_named(kind).path(namespace, name, subresource)
         return self.call("PATCH", path, patch, content=JSON_PATCH if isinstance(patch, list) else MERGE)
 
     def delete(self, kind: str | Kind, name: str, namespace: str = "", *, grace: int | None = None) -> bool:
@@ -247,7 +285,7 @@ class Api:
         """Ask for an eviction as a drain does; False when a disruption budget says not now (429)."""
         body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace}}
         try:
-            self.call("POST", f"{kind_named('Pod').path(namespace, pod)}/eviction", body)
+            self.call("POST", kind_named("Pod").path(namespace, pod, "eviction"), body)
         except ApiError as refused:
             if refused.status == 429:
                 return False
@@ -259,7 +297,7 @@ class Api:
         query = {"tailLines": str(tail), "limitBytes": "65536", **({"container": container} if container else {})}
         if previous:
             query["previous"] = "true"
-        response = self.request("GET", f"{kind_named('Pod').path(namespace, pod)}/log?{urlencode(query)}")
+        response = self.request("GET", f"{kind_named('Pod').path(namespace, pod, 'log')}?{urlencode(query)}")
         if response.status != 200:
             _document(response)
         return response.data.decode(errors="replace")
@@ -267,7 +305,7 @@ class Api:
     def proxy(self, method: str, pod: str, namespace: str, port: int, path: str, body: Any = None,
               *, headers: Mapping[str, str] | None = None, timeout: float = 15) -> Object:  # fmt: skip
         """Talk JSON to a pod's HTTP port through the API server."""
-        where = f"{kind_named('Pod').path(namespace, f'{pod}:{port}')}/proxy/{quote(path.lstrip('/'), safe='/?&=')}"
+        where = f"{kind_named('Pod').path(namespace, f'{pod}:{port}', 'proxy')}/{quote(path.lstrip('/'), safe='/?&=')}"
         return self.call(method, where, body, headers=headers, timeout=timeout)
 
 
@@ -294,102 +332,70 @@ def _events(response: urllib3.BaseHTTPResponse, stop: Stop) -> Iterator[Object]:
 
 
 def _document(response: urllib3.BaseHTTPResponse) -> Object:
-    try:
-        document = json.loads(response.data)
-    except ValueError:
-        document = {"message": response.data[:500].decode(errors="replace")}
-    if not isinstance(document, dict):
-        document = {"value": document}
     if response.status >= 400:
-        raise ApiError(
-            response.status, str(document.get("reason", "")), str(document.get("message", "")), document.get("details")
-        )
-    return document
+        raise _refusal(response.status, response.data)
+    return _parsed(response.data)
 
 
-def _unreachable(server: str, failed: Exception) -> Unreachable:
+def _parsed(data: bytes) -> Object:
+    try:
+        document = json.loads(data)
+    except ValueError:
+        return {"message": data[:500].decode(errors="replace")}
+    return document if isinstance(document, dict) else {"value": document}
+
+
+def _refusal(status: int, data: bytes) -> ApiError:
+    said = _parsed(data)
+    return ApiError(status, str(said.get("reason", "")), str(said.get("message", "")), said.get("details"))
+
+
+def _unreachable(target: Target, failed: Exception) -> Unreachable:
     return Unreachable(
-        f"The cluster's API server does not answer ({server}).",
-        why=str(getattr(failed, "reason", None) or failed)[:300],
-        mend="kailab status, then kailab up   (starts or repairs the course cluster)",
-    )
+        f"The cluster's API server does not answer ({target.server}).",
+        why=str(getattr(failed, "reason", None) or failed)[:300], mend=target.mend,
+    )  # fmt: skip
 
 
 def connect(kubeconfig: Path, context: str = "") -> Api:
-    """The cluster of a kubeconfig's context (the current one when none is given).
+    """The cluster of a kubeconfig's context; without one, the course's own.
 
     Raises KailabError when the file is missing or broken.
     """
     return Api(target(kubeconfig, context))
 
 
-def target(kubeconfig: Path, context: str = "") -> Target:
+def _pool(target: Target) -> urllib3.PoolManager:
+    options: dict[str, Any] = {
+        "maxsize": 64, "block": False, "ssl_context": target.tls, "timeout": TIMEOUT, "retries": False,
+        "server_hostname": target.server_name or None,
+    }  # fmt: skip
+    if not target.proxy:
+        return urllib3.PoolManager(**options)
+    auth = urllib3.util.parse_url(target.proxy).auth
+    headers = urllib3.util.make_headers(proxy_basic_auth=unquote(auth)) if auth else None
+    return urllib3.ProxyManager(target.proxy, proxy_headers=headers, **options)
+
+
+def _websocket(target: Target, path: str, headers: Mapping[str, str], timeout: float) -> WebSocket:
+    """A WebSocket for one of the exec protocols. Raises ApiError or Unreachable."""
+    from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
+
+    opened = WebSocket(sslopt={"context": target.tls, "server_hostname": target.server_name}, skip_utf8_validation=True)
+    options: dict[str, Any] = {}
+    if target.proxy:
+        proxy = urllib3.util.parse_url(target.proxy)
+        options = {"http_proxy_host": proxy.host, "http_proxy_port": proxy.port or 80}
+        options["http_no_proxy"] = [""]  # the kubeconfig's word goes before the environment's
+        if proxy.auth:
+            options["http_proxy_auth"] = tuple(unquote(proxy.auth).split(":", 1))
     try:
-        document = load(kubeconfig.read_text())
-        wanted = context or document["current-context"]
-        entry = _entry(document["contexts"], wanted)["context"]
-        cluster = _entry(document["clusters"], entry["cluster"])["cluster"]
-        user = _entry(document["users"], entry["user"])["user"]
-        if "certificate-authority-data" in cluster and ("client-certificate-data" in user or "token" in user):
-            return _plain_target(cluster, user, (str(kubeconfig), wanted))
-    except FileNotFoundError:
-        raise KailabError("There is no course cluster here yet.", mend="kailab up") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError, StopIteration, ssl.SSLError) as broken:
-        raise KailabError(
-            f"{kubeconfig} is not a usable kubeconfig.", why=repr(broken)[:200], mend="kailab up"
-        ) from None
-    return _foreign_target(kubeconfig, wanted)
-
-
-def bearer(configuration: Any) -> str:
-    """The Authorization header of a Configuration of the kubernetes package, empty where a certificate is used.
-
-    Its older releases keep the token as "authorization", newer ones as "BearerToken".
-    """
-    return str(configuration.get_api_key_with_prefix("BearerToken", alias="authorization") or "")
-
-
-def _entry(entries: list[Object], name: str) -> Object:
-    return next(entry for entry in entries if entry["name"] == name)
-
-
-def _plain_target(cluster: Object, user: Object, source: tuple[str, str]) -> Target:
-    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-    tls = ssl.create_default_context(cadata=authority)
-    headers = {"User-Agent": "kailab", "Accept": "application/json"}
-    if "token" in user:
-        headers["Authorization"] = f"Bearer {user['token']}"
-    else:
-        pem = base64.b64decode(user["client-certificate-data"]) + b"\n" + base64.b64decode(user["client-key-data"])
-        _load_client_certificate(tls, pem)
-    return Target(cluster["server"], tls, headers, source)
-
-
-def _load_client_certificate(tls: ssl.SSLContext, pem: bytes) -> None:
-    """OpenSSL reads certificates only from files, so the pair goes through a private one for a moment."""
-    import tempfile
-
-    descriptor, name = tempfile.mkstemp(prefix="kailab-")  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
-        tls.load_cert_chain(name)
-    finally:
-        Path(name).unlink()
-
-
-def _foreign_target(kubeconfig: Path, context: str) -> Target:
-    """Clusters that need a login program, files or other arrangements: the kubernetes package knows them all."""
-    from kubernetes import client, config
-
-    loaded = client.Configuration()
-    config.load_kube_config(str(kubeconfig), context, client_configuration=loaded)
-    tls = ssl.create_default_context(cafile=loaded.ssl_ca_cert)
-    if not loaded.verify_ssl:  # its owner wrote insecure-skip-tls-verify
-        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
-    if loaded.cert_file:
-        tls.load_cert_chain(loaded.cert_file, loaded.key_file)
-    headers = {"User-Agent": "kailab", "Accept": "application/json"}
-    if token := bearer(loaded):
-        headers["Authorization"] = token
-    return Target(loaded.host, tls, headers, (str(kubeconfig), context))
+        opened.connect(
+            f"ws{target.server.removeprefix('http')}{path}", header=dict(headers), timeout=timeout,
+            subprotocols=list(EXEC_PROTOCOLS), redirect_limit=0, **options,
+        )  # fmt: skip
+    except WebSocketBadStatusException as refused:
+        raise _refusal(refused.status_code, refused.resp_body or b"") from None
+    except (WebSocketException, OSError) as failed:
+        raise _unreachable(target, failed) from None
+    return opened

@@ -21,12 +21,13 @@ from rich.console import Console
 from cluster import addons, kernel, kindconfig, nodes, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
-from cluster.api import Api, ApiError, connect, target
+from cluster.api import Api, ApiError, connect
 from cluster.engine import Engine
 from cluster.errors import KailabError
 from cluster.gpu import addon as gpu
 from cluster.identity import Identity
 from cluster.images import ImageRecipe
+from cluster.kubeconfig import target
 from cluster.nodeimage import build as nodeimage
 from cluster.run import FREE_SPACE, run
 from cluster.steps import Say, Step, run_steps

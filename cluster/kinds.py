@@ -5,9 +5,19 @@ Groups and plurals are those of Kubernetes v1.37's own discovery; a cluster test
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
+
+from cluster.errors import KailabError
+
+# A DNS subdomain and a DNS label, as the API has groups and versions.
+_VERSION = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[a-z]([-a-z0-9]*[a-z0-9])?")
+
+
+class NoPath(KailabError):
+    """What no object of any cluster can have as its name, namespace or apiVersion: the path would lead elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -19,17 +29,28 @@ class Kind:
     plural: str
     namespaced: bool = True
 
-    def path(self, namespace: str = "", name: str = "") -> str:
-        """The REST path of one object, or of the list when no name is given."""
+    def path(self, namespace: str = "", name: str = "", subresource: str = "") -> str:
+        """The REST path of one object, or of the list when no name is given. Raises NoPath."""
+        if not _VERSION.fullmatch(self.api_version):
+            raise NoPath(f"{self.api_version!r} can't be an apiVersion.", mend="for example: v1, apps/v1")
         root = "/api" if "/" not in self.api_version else "/apis"
-        scope = f"/namespaces/{quote(namespace)}" if self.namespaced and namespace else ""
-        return f"{root}/{self.api_version}{scope}/{self.plural}" + (f"/{quote(name, safe=':')}" if name else "")
+        scope = f"/namespaces/{_segment(namespace)}" if self.namespaced and namespace else ""
+        last = "".join(f"/{_segment(part)}" for part in (name, subresource) if part)
+        return f"{root}/{self.api_version}{scope}/{self.plural}{last}"
 
     @classmethod
     def of(cls, item: dict[str, Any]) -> Kind:
         """The kind of a manifest. Raises KeyError for one that is not in the table."""
         known = kind_named(item["kind"])
         return cls(known.kind, item.get("apiVersion", known.api_version), known.plural, known.namespaced)
+
+
+def _segment(text: str) -> str:
+    """One segment of a path. Quoting alone keeps nothing in it: the API server takes a path apart after decoding it,
+    so what its own IsValidPathSegmentName forbids is not sent at all."""
+    if text in (".", "..") or "/" in text or "%" in text:
+        raise NoPath(f"{text!r} can't be a name in Kubernetes.", why="A name holds no / and no %, and is not . or ..")
+    return quote(text, safe=":")
 
 
 _TABLE = {

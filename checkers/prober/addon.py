@@ -21,4 +21,7 @@ def manifests(workspace: Workspace) -> list[dict[str, Any]]:
     for item in items:
         if item["kind"] == "Secret":
             item["stringData"] = {"token": token(workspace)}
+        if item["kind"] == "Deployment":
+            # A wish alone loses: beside its own predecessor in a rollout, or on a full node, it would go to a worker.
+            item["spec"]["template"]["spec"]["nodeSelector"] = {"node-role.kubernetes.io/control-plane": ""}
     return items

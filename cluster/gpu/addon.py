@@ -20,8 +20,8 @@ IMAGE = ImageRecipe(
     sources=tuple(
         _PACKAGE / name
         for name in (
-            "__init__.py", "api.py", "errors.py", "kinds.py", "yamls.py", "gpu/__init__.py", "gpu/models.py",
-            "gpu/devices.py", "gpu/labels.py", "gpu/faults.py", "gpu/node",
+            "__init__.py", "api.py", "errors.py", "kinds.py", "kubeconfig.py", "yamls.py", "gpu/__init__.py",
+            "gpu/models.py", "gpu/devices.py", "gpu/labels.py", "gpu/faults.py", "gpu/node",
         )
     ),
     programs=(NVIDIA_SMI,),

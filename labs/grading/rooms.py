@@ -5,20 +5,50 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from http import HTTPStatus
+from typing import TypeVar
 
-from cluster.api import Api, ApiError, Object
-from cluster.errors import KailabError
-from cluster.kinds import KINDS
+from cluster.api import Api, ApiError, Busy, Object
+from cluster.kinds import KINDS, NoPath
 from labs import lifecycle
-from labs.catalog import LabFolder, read_manifests
-from labs.grading.walls import EVERYDAY, GRADING_LABEL, POD_SECURITY, harden, limit_range, moved, refusal, user, walls
+from labs.catalog import Borrowed, LabFolder, read_manifests
+from labs.grading.walls import (
+    EVERYDAY,
+    GRADING_LABEL,
+    NAME,
+    POD_SECURITY,
+    harden,
+    limit_range,
+    moved,
+    refusal,
+    user,
+    walls,
+)
 from labs.lifecycle import Course
 
+T = TypeVar("T")
 ROOM_PREFIX = "grade-"  # of the names of all rooms
 RIGHTS_SECONDS = 10.0
+_PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds, between tries of what the API server can't do at this moment
+_SERVERS_OWN = (
+    HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
+)  # fmt: skip
+# The API server's words for what is not there yet in a new namespace, or not yet after its own restart ...
+_PASSING = ("status unknown for quota", "/default: serviceaccount", "not yet ready to handle request")
+# ... and for too many at once who count against one quota.
+_QUOTA_BUSY = f'cannot be fulfilled on resourcequotas "{NAME}'
+# With status 500 it also tells what is wrong with the object itself: a field or an amount (server-side apply,
+# kubernetes issue 139253), or its size (etcd and the connection to it, issue 112152).
+_OBJECTS_OWN = (
+    "failed to create typed patch object",
+    "failed to convert new",
+    "request is too large",
+    "larger than max",
+)
 
 
 @cache
@@ -35,38 +65,75 @@ def new_name(lab: LabFolder) -> str:
 
 
 def open_room(course: Course, lab: LabFolder, namespace: str) -> dict[str, str]:
-    """Make a fresh namespace with its walls; the UIDs of the lab's given objects in it."""
-    return lifecycle.open_namespace(
+    """Make a fresh namespace with its walls; the UIDs of the lab's given objects in it. Raises Busy."""
+    return _patiently(lambda: lifecycle.open_namespace(
         course, lab, namespace, labels={GRADING_LABEL: str(lab.number), **POD_SECURITY},
         walls=walls(namespace, kinds_for(lab), lab.file.quota), change=harden,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def hand_in(course: Course, lab: LabFolder, namespace: str, objects: Sequence[Object]) -> list[str]:
     """Apply a submission with no other rights than its own; what was refused, in the API server's words.
 
-    What the lab lets students change outside of their namespace is changed here, and nothing else of it.
+    What the lab lets students change outside of their namespace is changed here, and nothing else of it. Raises Busy
+    when the API server refuses for reasons of its own, and goes on doing so.
     """
-    kinds = kinds_for(lab)
-    problems: list[str] = []
-    course.api.apply(limit_range(objects), namespace)
+    _patiently(lambda: course.api.apply(limit_range(objects), namespace))
     with contextlib.closing(course.api.acting_as(user(namespace))) as api:
         _wait_for_rights(api, namespace)
-        for item in objects:
-            item = harden(moved(item, lab.namespace, namespace))
-            title = f"{item['kind']} {item['metadata'].get('name', '')}"
-            try:
-                if _lend(course.api, lab, item):
-                    continue
-                if wrong := refusal(item, namespace, kinds):
-                    problems.append(wrong)
-                else:
-                    api.apply(item, namespace, manager="kubectl")
-            except ApiError as refused:
-                problems.append(f"{title}: {refused.what}")
-            except (TypeError, ValueError) as broken:  # what YAML can say and JSON can't
-                problems.append(f"{title}: it can't be sent to the API server: {broken}")
-    return problems
+        items = [harden(moved(item, lab.namespace, namespace)) for item in objects]
+        said = [_hand_in_one(course.api, api, lab, namespace, item) for item in items]
+    return [problem for problem in said if problem]
+
+
+def _hand_in_one(graders: Api, students: Api, lab: LabFolder, namespace: str, item: Object) -> str:
+    """What was refused about an object, or nothing."""
+    title = f"{item['kind']} {item['metadata'].get('name', '')}"
+    lent = _lent(lab, item)
+    try:
+        if lent is not None:
+            version = KINDS[lent.kind].api_version
+            if item["apiVersion"] != version:
+                return f"{title}: what this lab lends has apiVersion {version}, not {item['apiVersion']}"
+            _patiently(lambda: _lend(graders, lent, item))
+        elif wrong := refusal(item, namespace, kinds_for(lab)):
+            return wrong
+        else:
+            _patiently(lambda: students.apply(item, namespace, manager="kubectl"), item)
+    except (ApiError, NoPath) as refused:
+        return f"{title}: {refused.what}"
+    except (TypeError, ValueError) as broken:  # what YAML can say and JSON can't
+        return f"{title}: it can't be sent to the API server: {broken}"
+    return ""
+
+
+def _patiently(ask: Callable[[], T], item: Object | None = None) -> T:
+    """The answer, asked for again while the API server refuses for reasons of its own. Raises Busy when that lasts.
+
+    `item` is the object that may be to blame for a refusal, if it is a student's.
+    """
+    said = ""
+    for pause in (*_PAUSES, 0.0):
+        try:
+            return ask()
+        except ApiError as refused:
+            if not _passes(refused, item or {}):
+                raise
+            said = refused.what
+        time.sleep(pause)
+    raise Busy(
+        f"The API server can't do its work at this moment: {said}", mend="kailab status, then the same command again"
+    )
+
+
+def _passes(refused: ApiError, item: Object) -> bool:
+    """Whether a refusal says nothing of the object: the same may be taken a moment later."""
+    if refused.status == HTTPStatus.CONFLICT:
+        insists = {"uid", "resourceVersion"} & item.get("metadata", {}).keys()
+        return _QUOTA_BUSY in refused.what or (refused.reason == "Conflict" and not insists)
+    if refused.status == HTTPStatus.FORBIDDEN:
+        return any(words in refused.what for words in _PASSING)
+    return refused.status in _SERVERS_OWN and not any(words in refused.what for words in _OBJECTS_OWN)
 
 
 def _wait_for_rights(api: Api, namespace: str) -> None:
@@ -77,30 +144,32 @@ def _wait_for_rights(api: Api, namespace: str) -> None:
     }  # fmt: skip
     deadline = time.monotonic() + RIGHTS_SECONDS
     while time.monotonic() < deadline:
-        answer = api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        answer = _patiently(lambda: api.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review))
         if answer["status"].get("allowed"):
             return
         time.sleep(0.05)
-    raise KailabError("The API server has not granted the submission its own namespace.", mend="kailab status")
+    raise Busy("The API server has not granted the submission its own namespace.", mend="kailab status")
 
 
-def _lend(api: Api, lab: LabFolder, item: Object) -> bool:
-    """Whether the object is one that the lab lends; then it is changed as far as it is lent."""
+def _lent(lab: LabFolder, item: Object) -> Borrowed | None:
+    """What of the lab's loans an object is, by its kind, name and namespace."""
     meta = item["metadata"]
-    for one in lab.file.borrows:
-        if (item["kind"], meta.get("name"), meta.get("namespace", "")) != (one.kind, one.name, one.namespace):
-            continue
-        if one.label:
-            labels = meta.get("labels")
-            value = labels.get(one.label) if isinstance(labels, dict) else None
-            api.patch(one.kind, one.name, "", {"metadata": {"labels": {one.label: value}}})
-        else:
-            plain = {"name": one.name, "namespace": one.namespace}
-            lent: Object = {"apiVersion": item["apiVersion"], "kind": one.kind, "metadata": plain}
-            lent |= {field: item[field] for field in ("data", "spec") if field in item}
-            api.apply(lent)
-        return True
-    return False
+    named = item["kind"], meta.get("name"), meta.get("namespace", "")
+    return next((one for one in lab.file.borrows if named == (one.kind, one.name, one.namespace)), None)
+
+
+def _lend(api: Api, one: Borrowed, item: Object) -> None:
+    """Change what the lab lends, as far as it is lent. The grader's own rights do it, and they reach everything: where
+    to is said by the lab alone, and of the object no more is taken than what it is about.
+    """
+    if one.label:
+        labels = item["metadata"].get("labels")
+        value = labels.get(one.label) if isinstance(labels, dict) else None
+        api.patch(one.kind, one.name, "", {"metadata": {"labels": {one.label: value}}})
+        return
+    plain = {"name": one.name, "namespace": one.namespace}
+    lent: Object = {"apiVersion": KINDS[one.kind].api_version, "kind": one.kind, "metadata": plain}
+    api.apply(lent | {field: item[field] for field in ("data", "spec") if field in item})
 
 
 @contextmanager

@@ -139,10 +139,12 @@ def _pod_spec(item: Object) -> dict[str, Any] | None:
 
 
 def _fill(owner: dict[str, Any], fields: dict[str, Any]) -> None:
-    context = owner.setdefault("securityContext", {})
+    """Null is what YAML makes of a field with nothing after it: as open as one that isn't there."""
+    if owner.get("securityContext") is None:
+        owner["securityContext"] = {}
+    context = owner["securityContext"]
     if isinstance(context, dict):
-        for name, value in fields.items():
-            context.setdefault(name, copy.deepcopy(value))
+        context |= {name: copy.deepcopy(value) for name, value in fields.items() if context.get(name) is None}
 
 
 def moved(item: Object, home: str, namespace: str) -> Object:

@@ -9,11 +9,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from checkers.prober import addon
+from cluster.workspace import Workspace
+from cluster.yamls import load_all
 
 TOKEN = "a-token"
 DELAYED_ACK = 0.04  # seconds: the least for which Linux holds an acknowledgement back (TCP_DELACK_MIN in its sources)
@@ -67,3 +70,27 @@ def test_https_to_a_plain_server_fails_as_it_does_for_the_kubelet(prober: http.c
     status, said = ask(prober, "/http", {"url": f"https://127.0.0.1:{prober.port}/healthz"})
     assert status == 200
     assert "SSL" in said["error"]
+
+
+def pod_of(items: list[dict[str, Any]]) -> dict[str, Any]:
+    (deployment,) = (item for item in items if item["kind"] == "Deployment")
+    pod: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return pod
+
+
+def test_on_the_course_cluster_it_is_where_no_lab_drains(tmp_path: Path) -> None:
+    """Only a rule that must hold keeps it there: beside its own predecessor the scheduler would spread it away."""
+    pod = pod_of(addon.manifests(Workspace(tmp_path, tmp_path)))
+    assert pod["nodeSelector"] == {"node-role.kubernetes.io/control-plane": ""}
+
+
+def test_a_cluster_that_shows_no_control_plane_has_a_place_for_it() -> None:
+    """As its manifest stands, for whoever applies it by hand: managed clusters have no such node."""
+    pod = pod_of(load_all((addon.FOLDER / "prober.yaml").read_text()))
+    assert "nodeSelector" not in pod
+    (preferred,) = pod["affinity"]["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"]
+    assert "requiredDuringSchedulingIgnoredDuringExecution" not in pod["affinity"]["nodeAffinity"]
+    assert preferred["preference"]["matchExpressions"] == [
+        {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}
+    ]
+    assert {"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"} in pod["tolerations"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 import yaml
 
 from checkers.declare import CannotTell
-from checkers.streams import NOT_RUNNING, _how_it_ended, exec_in_pod
-from cluster.api import connect
+from checkers.streams import MAX_OUTPUT, NOT_RUNNING, _how_it_ended, exec_in_pod
+from cluster.api import Api, connect
+from tests import servers
 
 EXEC = "Internal error occurred: error executing command in container: failed to exec in container: "
 RUNC = EXEC + 'failed to start exec "0c5f6c26": OCI runtime exec failed: exec failed: '
@@ -92,3 +96,103 @@ def test_where_the_kubeconfig_has_a_token_the_stream_is_opened_with_it(tmp_path:
     assert parse_qs(urlsplit(path).query) == {
         "command": ["ls", "-l a"], "container": ["main"], "stdout": ["True"], "stderr": ["True"],
     }  # fmt: skip
+
+
+Script = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def exec_server(script: Script, tmp_path: Path) -> Iterator[Api]:
+    """An API whose every exec stream a script speaks on."""
+
+    def serve(connection: socket.socket, head: str) -> None:
+        servers.accept_websocket(connection, head)
+        script(connection)
+
+    with servers.serving(serve) as port:
+        config = servers.kubeconfig(tmp_path / "config", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
+        with contextlib.closing(connect(config)) as api:
+            yield api
+
+
+def status(document: dict[str, Any]) -> bytes:
+    return servers.message(3, yaml.safe_dump(document).encode()) + servers.CLOSE
+
+
+def test_the_output_is_both_streams_in_order_however_they_are_cut(tmp_path: Path) -> None:
+    def script(connection: socket.socket) -> None:
+        word = "größer".encode()
+        ping = b"\x89\x00"
+        connection.sendall(servers.message(1, word[:3]) + ping + servers.message(1, word[3:]) + servers.message(1, b""))
+        connection.sendall(servers.message(2, b" err") + servers.message(255, b"\x01") + status(_exited(3)))
+
+    with exec_server(script, tmp_path) as api:
+        assert exec_in_pod(api, "p", "n", ["x"]) == (3, "größer err")
+
+
+def test_a_program_that_prints_without_end_is_left_in_time(tmp_path: Path) -> None:
+    """Frames are always at hand here, and a client that reads whatever is at hand would never look at its clock."""
+
+    def script(connection: socket.socket) -> None:
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            connection.sendall(servers.message(1, b"x") * 10)
+            time.sleep(0.0005)
+
+    with exec_server(script, tmp_path) as api:
+        began = time.monotonic()
+        with pytest.raises(CannotTell, match="'yes' in pod p did not finish within 1 s"):
+            exec_in_pod(api, "p", "n", ["yes"], timeout=1.0)
+        assert time.monotonic() - began < 3
+
+
+def test_a_program_that_prints_too_much_is_left_at_once(tmp_path: Path) -> None:
+    sent: list[int] = []
+
+    def script(connection: socket.socket) -> None:
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            connection.sendall(servers.message(1, b"x" * 32768))
+            sent.append(32768)
+
+    with exec_server(script, tmp_path) as api:
+        began = time.monotonic()
+        with pytest.raises(CannotTell, match="'yes' in pod p prints more than 1 MiB"):
+            exec_in_pod(api, "p", "n", ["yes"], timeout=20.0)
+        assert time.monotonic() - began < 5
+    assert sum(sent) < 16 * MAX_OUTPUT, "what lies in the buffers of both ends comes on top"
+
+
+def test_a_program_that_keeps_silent_is_left_in_time(tmp_path: Path) -> None:
+    silent = exec_server(lambda connection: connection.recv(1) and None, tmp_path)
+    with silent as api, pytest.raises(CannotTell, match="did not finish within 1 s"):
+        exec_in_pod(api, "p", "n", ["sleep"], timeout=0.6)
+
+
+def test_a_server_that_never_opens_the_stream_is_left_in_time(tmp_path: Path) -> None:
+    with servers.serving(lambda connection, _: connection.recv(1) and None) as port:
+        config = servers.kubeconfig(tmp_path / "config", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
+        began = time.monotonic()
+        with contextlib.closing(connect(config)) as api, pytest.raises(CannotTell, match="could not run 'ls' in pod p"):
+            exec_in_pod(api, "p", "n", ["ls"], timeout=0.6)
+    assert time.monotonic() - began < 3
+
+
+def test_a_connection_that_is_lost_is_not_the_students_fault(tmp_path: Path) -> None:
+    lost = exec_server(lambda connection: connection.sendall(servers.message(1, b"half")), tmp_path)
+    with lost as api, pytest.raises(CannotTell, match="the connection was lost"):
+        exec_in_pod(api, "p", "n", ["x"])
+
+
+@pytest.mark.parametrize(("code", "said"), [
+    (404, 'container not found ("main")'),
+    (400, "cannot exec into a container in a completed pod; current phase is Succeeded"),
+])  # fmt: skip
+def test_a_container_that_ended_before_the_stream_was_open_does_not_run(tmp_path: Path, code: int, said: str) -> None:
+    def serve(connection: socket.socket, _: str) -> None:
+        servers.answer(connection, code, {"kind": "Status", "code": code, "message": said})
+
+    with servers.serving(serve) as port:
+        config = servers.kubeconfig(tmp_path / "config", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
+        with contextlib.closing(connect(config)) as api:
+            assert exec_in_pod(api, "p", "n", ["x"]) == (NOT_RUNNING, "")

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cluster.kinds import KINDS, Kind, kind_named
+from cluster.kinds import KINDS, Kind, NoPath, kind_named
 
 
 @pytest.mark.parametrize(
@@ -39,10 +39,37 @@ def test_a_kind_of_the_whole_cluster_ignores_a_namespace(kind: str) -> None:
     assert kind_named(kind).path("lab-06", "x") == kind_named(kind).path("", "x")
 
 
-@pytest.mark.parametrize("name", ["../secrets/x", "a/b", "a?watch=1", "a#b", "a b", "ä"])
+@pytest.mark.parametrize("name", ["a?watch=1", "a#b", "a b", "ä", "a;b", "...", "a\\b"])
 def test_a_name_never_leaves_its_place_in_the_path(name: str) -> None:
     last = kind_named("Pod").path("lab-06", name).removeprefix("/api/v1/namespaces/lab-06/pods/")
     assert re.fullmatch(r"[A-Za-z0-9%.:_-]+", last)
+    between = kind_named("Pod").path(name, "web").removeprefix("/api/v1/namespaces/").removesuffix("/pods/web")
+    assert between == last
+
+
+@pytest.mark.parametrize("name", ["../secrets/x", "a/b", "/", ".", "..", "web%2Fproxy", "%2e%2e"])
+def test_what_the_api_server_would_read_as_another_path_has_none(name: str) -> None:
+    """It takes a path apart after decoding it (NewRequestInfo in its sources), so quoting would keep nothing in."""
+    for place in ({"name": name}, {"namespace": name}, {"name": "web", "subresource": name}):
+        with pytest.raises(NoPath) as refused:
+            kind_named("Pod").path(**place)
+        assert repr(name) in refused.value.what
+
+
+@pytest.mark.parametrize("version", [
+    "../../api/v1/namespaces/kube-system/services/http:some-svc:80/proxy/admin?x=", "..", "../v1", "v1/..", "v1?x=",
+    "v1#", "v1\n", "a/b/v1", "/v1", "apps/", "", "v1%2f..", "apps/v1 ", "./v1", "Apps/v1", "watch/v1/x",
+])  # fmt: skip
+def test_a_version_is_one_of_a_group_and_nothing_else(version: str) -> None:
+    made = Kind.of({"kind": "ConfigMap", "apiVersion": version})
+    with pytest.raises(NoPath) as refused:
+        made.path("lab-06", "a")
+    assert repr(version) in refused.value.what
+
+
+@pytest.mark.parametrize("version", ["v1", "apps/v1", "metrics.k8s.io/v1beta1", "my-group.example.com/v1alpha1"])
+def test_any_groups_versions_have_paths(version: str) -> None:
+    assert f"/{version}/" in Kind("Gadget", version, "gadgets").path("a", "b")
 
 
 def test_a_manifests_own_version_is_the_one_in_the_path() -> None:

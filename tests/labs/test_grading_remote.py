@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import shlex
 import shutil
@@ -15,7 +16,7 @@ import yaml
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from cluster import leases
-from cluster.api import Object
+from cluster.api import ApiError, Object
 from cluster.errors import KailabError
 from cluster.kinds import Kind
 from cluster.topology import NODES
@@ -24,7 +25,7 @@ from labs.catalog import LabFolder, all_labs, lab_numbered
 from labs.grading import walls
 from labs.grading.reading import Submission
 from labs.grading.records import Records
-from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights
+from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights, where
 from labs.grading.remote import run as remote_run
 from labs.grading.remote.queue import ROOM, Desk, Queue
 from labs.grading.remote.run import RemoteRun
@@ -105,6 +106,71 @@ def test_another_cluster_needs_its_name_a_yes_and_an_image(
     with pytest.raises(KailabError) as refused, place.opened(Workspace(tmp_path, tmp_path)):
         pytest.fail("it was taken")
     assert missing in f"{refused.value.what} {refused.value.mend}"
+
+
+class WithProber(FakeApi):
+    """A cluster with a prober as far as it has come, and what its pod answers."""
+
+    def __init__(self, token: str | None, status: dict[str, Any] | None, answer: Exception | None = None) -> None:
+        super().__init__()
+        self.asked, self.answer = 0, answer
+        self.create({"kind": "Deployment", "metadata": {"name": "prober"}})
+        data = {"data": {"token": base64.b64encode(token.encode()).decode()}} if token else {}
+        self.create({"kind": "Secret", "metadata": {"name": "prober-token"}, **data})
+        if status is not None:
+            meta = {"name": "prober-x", "labels": {"app.kubernetes.io/name": "prober"}}
+            self.create({"kind": "Pod", "metadata": meta, "status": status})
+
+    def proxy(self, *_: Any, headers: dict[str, str], **__: Any) -> dict[str, Any]:
+        self.asked += 1
+        assert headers == {"X-Kailab-Token": "secret"}
+        if self.answer:
+            raise self.answer
+        return {"addresses": ["10.96.0.1"]}
+
+
+PROBER_READY = {"conditions": [{"type": "Ready", "status": "True"}]}
+UNSCHEDULABLE = {"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                 "message": "0/3 nodes are available: 3 Insufficient cpu."}]}  # fmt: skip
+NO_IMAGE = {"conditions": [{"type": "Ready", "status": "False"}], "containerStatuses": [
+    {"state": {"waiting": {"reason": "ErrImagePull", "message": "kailab/prober:v1: not found"}}}]}  # fmt: skip
+
+
+def test_a_class_is_queued_only_where_a_prober_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    api = WithProber("secret", PROBER_READY)
+    assert where.token(api) == "secret"  # type: ignore[arg-type]
+    assert api.asked == 1
+
+    def comes_late(_: float) -> None:
+        api.create({"kind": "Pod", "metadata": {"name": "p", "labels": {"app.kubernetes.io/name": "prober"}},
+                    "status": PROBER_READY})  # fmt: skip
+
+    api = WithProber("secret", None)
+    monkeypatch.setattr(where.time, "sleep", comes_late)
+    assert where.token(api) == "secret"  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("api", "said"), [
+    (WithProber(None, PROBER_READY), "prober-token"),
+    (WithProber("secret", None), "no pod"),
+    (WithProber("secret", UNSCHEDULABLE), "3 Insufficient cpu"),
+    (WithProber("secret", NO_IMAGE), "ErrImagePull: kailab/prober:v1: not found"),
+    (WithProber("secret", {}), "not ready"),
+    (WithProber("secret", PROBER_READY, ApiError(403, "", "wrong token")), "wrong token"),
+])  # fmt: skip
+def test_a_prober_that_does_not_answer_is_told_before_anything_is_queued(
+    api: WithProber, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(where, "PROBER_SECONDS", 0.0)
+    with pytest.raises(KailabError, match=r"[Pp]rober") as refused:
+        where.token(api)  # type: ignore[arg-type]
+    assert said in refused.value.why
+    assert "kubectl" in refused.value.mend
+
+
+def test_no_prober_at_all_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(KailabError, match="no prober in this cluster"):
+        where.token(FakeApi())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("evidence", "left_out", "told"), [

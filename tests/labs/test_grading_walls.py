@@ -29,6 +29,22 @@ def test_what_is_left_open_is_filled_in_and_what_is_said_stays() -> None:
     assert "securityContext" not in given["containers"][0]
 
 
+def test_a_field_without_a_value_is_left_open() -> None:
+    """`securityContext:` with nothing after it is null in YAML, and the API server takes it for a missing one."""
+    empty = {"allowPrivilegeEscalation": None, "capabilities": None, "privileged": None}
+    given = {
+        "securityContext": None,
+        "containers": [{"name": "a", "securityContext": None}, {"name": "b", "securityContext": empty}],
+        "initContainers": [{"name": "c", "securityContext": {}}],
+    }
+    pod = harden(_deployment(given))["spec"]["template"]["spec"]
+    assert pod["securityContext"] == {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    drop = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+    assert pod["containers"][0]["securityContext"] == drop
+    assert pod["containers"][1]["securityContext"] == {**drop, "privileged": None}
+    assert pod["initContainers"][0]["securityContext"] == drop
+
+
 @pytest.mark.parametrize("item", [
     {"kind": "Deployment", "metadata": {"name": "a"}}, {"kind": "Deployment", "metadata": {}, "spec": []},
     _deployment({"containers": "none", "securityContext": 3}), _deployment({"containers": [None, {}]}),

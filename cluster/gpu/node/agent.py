@@ -21,7 +21,7 @@ from pathlib import Path
 
 import grpc
 
-from cluster.api import Api, ApiError, Object, Stop, Target, Unreachable
+from cluster.api import Api, ApiError, Object, Stop, Unreachable
 from cluster.errors import KailabError
 from cluster.gpu import FLEET_CONFIG_MAP, METRICS_PORT, NAMESPACE, devices, faults
 from cluster.gpu.node import sharing
@@ -39,6 +39,7 @@ from cluster.gpu.node.slices import device_names
 from cluster.gpu.node.smi import View, render
 from cluster.gpu.node.view import Moment, with_uuids
 from cluster.gpu.node.web import Pages
+from cluster.kubeconfig import Target
 
 log = logging.getLogger(__name__)
 
@@ -252,8 +253,8 @@ def _words(failed: BaseException) -> str:
     return str(failed)
 
 
-def in_cluster() -> Api:
-    """The API server as a pod reaches it, with the pod's own account.
+def in_cluster() -> Target:
+    """The API server as a pod reaches it, with the pod's own account, whose token the kubelet renews.
 
     Addresses and files: kubernetes.io/docs/tasks/run-application/access-api-from-pod.
     """
@@ -261,7 +262,7 @@ def in_cluster() -> Api:
     tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
     headers = {"User-Agent": "kailab-gpu", "Accept": "application/json",
                "Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}  # fmt: skip
-    return Api(Target(f"https://{host}:{port}", tls, headers))
+    return Target(f"https://{host}:{port}", tls, headers, anew=in_cluster)
 
 
 def own_spec(api: Api, node: str) -> devices.NodeGpus | None:
@@ -277,7 +278,7 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     node = os.environ["NODE_NAME"]
-    with contextlib.closing(in_cluster()) as api:
+    with contextlib.closing(Api(in_cluster())) as api:
         spec = own_spec(api, node)
         if spec is None:
             log.error("ConfigMap %s/%s has no entry for node %s", NAMESPACE, FLEET_CONFIG_MAP, node)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from checkers import prober
+from checkers.declare import CannotTell
 from cluster.api import Api, connect
 from cluster.errors import KailabError
 from cluster.identity import uid
@@ -16,6 +18,8 @@ from cluster.workspace import Workspace
 from labs.grading.remote import image
 from labs.grading.run import begin
 from labs.lifecycle import Course
+
+PROBER_SECONDS = 30.0  # for a prober that is just being started
 
 
 @dataclass(frozen=True)
@@ -71,11 +75,54 @@ def promise() -> str:
 
 
 def token(api: Api) -> str:
-    """The prober's secret, from the cluster that it runs in. Raises KailabError when there is no prober."""
+    """The prober's secret, from the cluster that it runs in. Raises KailabError unless a prober there answers to it:
+    a class is not to be queued where no check can be right.
+    """
     found = api.get("Secret", "prober-token", prober.NAMESPACE)
     if found is None or api.get("Deployment", "prober", prober.NAMESPACE) is None:
         raise KailabError(
             "There is no prober in this cluster, and without it no check can look from inside.",
             mend="kailab up   (on a cluster of your own: apply checkers/prober/prober.yaml with a token in its Secret)",
         )
-    return base64.b64decode(found["data"]["token"]).decode()
+    secret = base64.b64decode((found.get("data") or {}).get("token") or "").decode()
+    if not secret:
+        raise _silent(
+            "Secret prober-token holds no token, which the prober wants to hear from whoever asks.", mend=_SET
+        )
+    deadline = time.monotonic() + PROBER_SECONDS
+    while True:
+        try:
+            prober.Prober(api, secret).dns("kubernetes.default")
+            return secret
+        except CannotTell as silent:
+            if time.monotonic() >= deadline:
+                stale = f"{silent} (one that was started before its Secret was changed wants the old token)"
+                raise _silent(_what_keeps_it(api) or stale) from None
+        time.sleep(1)
+
+
+_LOOK = f"kubectl -n {prober.NAMESPACE} describe pods   (kailab up repairs the course cluster's own)"
+_SET = (
+    f'kubectl -n {prober.NAMESPACE} patch secret prober-token -p \'{{"stringData": {{"token": "A LONG WORD"}}}}\', '
+    f"then kubectl -n {prober.NAMESPACE} rollout restart deployment prober"
+)
+
+
+def _silent(why: str, mend: str = _LOOK) -> KailabError:
+    what = "The prober of this cluster does not answer, and without it no check can look from inside."
+    return KailabError(what, why=why, mend=mend)
+
+
+def _what_keeps_it(api: Api) -> str:
+    """Why its pod is not ready, or nothing where it is."""
+    pods, _ = api.list("Pod", prober.NAMESPACE, labelSelector="app.kubernetes.io/name=prober")
+    for status in (pod.get("status", {}) for pod in pods):
+        for container in status.get("containerStatuses") or []:
+            if waiting := container["state"].get("waiting"):
+                return f"{waiting.get('reason')}: {waiting.get('message', '')}"
+        conditions = {one["type"]: one for one in status.get("conditions") or []}
+        if conditions.get("Ready", {}).get("status") == "True":
+            return ""
+        if message := conditions.get("PodScheduled", {}).get("message"):
+            return str(message)
+    return "its pod is not ready" if pods else "its Deployment has no pod"

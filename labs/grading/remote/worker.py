@@ -168,7 +168,7 @@ def lost() -> None:
 
 @contextmanager
 def _opened(workspace: Workspace) -> Iterator[Course]:
-    """The cluster that the pod runs in. A kubeconfig, since programs run in pods need one (cluster/api.py)."""
+    """The cluster that the pod runs in, as a kubeconfig: all that is run here finds its cluster by one."""
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
     authority = base64.b64encode((ACCOUNT / "ca.crt").read_bytes()).decode()
     document = {
@@ -176,7 +176,7 @@ def _opened(workspace: Workspace) -> Iterator[Course]:
         "clusters": [{"name": "in-cluster", "cluster": {
             "server": f"https://{host}:{port}", "certificate-authority-data": authority,
         }}],
-        "users": [{"name": "worker", "user": {"token": (ACCOUNT / "token").read_text()}}],
+        "users": [{"name": "worker", "user": {"tokenFile": str(ACCOUNT / "token")}}],
         "contexts": [{"name": "in-cluster", "context": {"cluster": "in-cluster", "user": "worker"}}],
     }  # fmt: skip
     workspace.state.mkdir(parents=True, exist_ok=True)
