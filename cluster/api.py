@@ -381,6 +381,8 @@ def _websocket(target: Target, path: str, headers: Mapping[str, str], timeout: f
     """A WebSocket for one of the exec protocols. Raises ApiError or Unreachable."""
     from websocket import WebSocket, WebSocketBadStatusException, WebSocketException
 
+    # To a question for JSON an exec stream is no answer: the API server refuses it (406 Not Acceptable).
+    headers = {name: value for name, value in headers.items() if name != "Accept"}
     opened = WebSocket(sslopt={"context": target.tls, "server_hostname": target.server_name}, skip_utf8_validation=True)
     options: dict[str, Any] = {}
     if target.proxy:
@@ -391,7 +393,7 @@ def _websocket(target: Target, path: str, headers: Mapping[str, str], timeout: f
             options["http_proxy_auth"] = tuple(unquote(proxy.auth).split(":", 1))
     try:
         opened.connect(
-            f"ws{target.server.removeprefix('http')}{path}", header=dict(headers), timeout=timeout,
+            f"ws{target.server.removeprefix('http')}{path}", header=headers, timeout=timeout,
             subprotocols=list(EXEC_PROTOCOLS), redirect_limit=0, **options,
         )  # fmt: skip
     except WebSocketBadStatusException as refused:

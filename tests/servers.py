@@ -74,7 +74,10 @@ def answer(connection: socket.socket, status: int, document: Any) -> None:
 
 
 def accept_websocket(connection: socket.socket, head: str) -> None:
-    """RFC 6455, "Opening Handshake"."""
+    """RFC 6455, "Opening Handshake". As the API server does, it refuses whoever asks for JSON."""
+    if header(head, "Accept"):
+        answer(connection, 406, {"kind": "Status", "code": 406, "reason": "NotAcceptable"})
+        return
     key = header(head, "Sec-WebSocket-Key") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
     token = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
     protocol = header(head, "Sec-WebSocket-Protocol").split(",")[0]

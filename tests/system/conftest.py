@@ -76,6 +76,11 @@ def eventually(look: Callable[[], T], seconds: float = 60) -> T:
         time.sleep(0.2)
 
 
+def let_settle(api: Api) -> None:
+    """Wait while namespaces of earlier tests are on their way out."""
+    eventually(lambda: not any("deletionTimestamp" in item["metadata"] for item in api.list("Namespace")[0]))
+
+
 def pod(name: str, program: str, *, node: str = "", claim: str = "", **labels: str) -> Object:
     """A pod that runs a Python program in the course's own image, with the claim mounted at /data."""
     spec: Object = {

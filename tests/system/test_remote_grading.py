@@ -24,7 +24,7 @@ from labs.grading.remote import NAMESPACE, job, rights
 from labs.grading.remote.queue import Queue
 from labs.grading.rooms import ROOM_PREFIX
 from labs.residue import snapshot
-from tests.system.conftest import eventually, kailab
+from tests.system.conftest import eventually, kailab, let_settle
 
 pytestmark = pytest.mark.cluster
 LAB = lab_numbered(6)
@@ -52,6 +52,7 @@ def options(tmp_path: Path) -> list[str]:
 
 @contextmanager
 def nothing_left(api: Api) -> Iterator[None]:
+    let_settle(api)
     before = snapshot(api)
     yield
     assert snapshot(api) == before
