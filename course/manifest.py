@@ -75,6 +75,8 @@ def _refusals(api: Api, item: Object, namespace: str) -> list[str]:
     """What the API server has against an object; nothing is changed."""
     if item["kind"] not in KINDS:
         return ["this course's labs don't use that kind; apply it with kubectl"]
+    if not item["metadata"].get("name"):
+        return ["applying needs metadata.name; what has only a generateName is made with kubectl create"]
     # Creating names every unknown field, as kubectl does; applying may name only the first.
     for ask in (api.create, partial(api.apply, manager="kubectl")):
         try:

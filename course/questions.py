@@ -102,7 +102,7 @@ class Asked(widgets.VBox):  # type: ignore[misc]
         self.field: Any = (
             widgets.RadioButtons(options=question.choices, value=None, layout=wide)
             if question.choices
-            else widgets.Text(placeholder="your answer")
+            else widgets.Text(placeholder="your answer", tooltip=question.ask)
         )
         self.button = widgets.Button(description="Answer", tooltip=f"Compare with the cluster: {question.id}")
         self.said = widgets.HTML()
@@ -129,7 +129,8 @@ class Asked(widgets.VBox):  # type: ignore[misc]
 
     def _say(self, shown: str, command: str = "") -> None:
         code = f"<br><code>{html.escape(command)}</code>" if command else ""
-        self.said.value = f"<div role='status'>{shown}{code}</div>"
+        # A status is read out only where it was there before its text; an alert also when it comes with it.
+        self.said.value = f"<div role='alert'>{shown}{code}</div>"
 
 
 def _html(markdown: str) -> str:

@@ -68,7 +68,15 @@ function taskPart(task, index, send) {
 }
 
 function render({ model, el }) {
-  const send = (message) => model.send(message);
+  const send = (message) => {
+    try {
+      model.send(message);
+    } catch { // the kernel is gone
+      isDead = true;
+      tell();
+    }
+  };
+  let isDead = false;
   const first = model.get("state");
   const root = make("div", "kailab-panel");
   root.setAttribute("role", "region");
@@ -129,6 +137,11 @@ function render({ model, el }) {
     if (news.textContent !== text) news.textContent = text;
   };
   const tell = () => {
+    if (isDead) {
+      say("This notebook's kernel was restarted. Run this cell again; your points and files are kept.");
+      clock.textContent = "";
+      return;
+    }
     const state = model.get("state");
     const checks = state.tasks.flatMap((task) => task.checks).filter(
       (check) => !state.wanted || state.tasks.find((task) => task.id === state.wanted).checks.includes(check));
@@ -143,7 +156,8 @@ function render({ model, el }) {
       const failed = state.tasks.flatMap((task) => task.checks).filter((check) => check.outcome === "fail").length;
       const any = state.tasks.some((task) => task.checks.some((check) => check.outcome));
       if (!any) say("Not checked yet.");
-      else if (state.points === state.max_points) say("Everything holds. Well done!");
+      else if (state.points === state.max_points)
+        say(state.passed ? "Everything holds. Well done!" : "Each task holds by itself. Now check everything: only that counts.");
       else say(failed ? `${failed} not yet right. Begin with the first.` : "Checked.");
     }
   };
@@ -168,7 +182,11 @@ function render({ model, el }) {
     }
     tell();
   };
-  const ticking = setInterval(() => model.get("state").busy && tell(), 1000);
+  const ticking = setInterval(() => {
+    if (!model.get("state").busy) return;
+    send({ do: "here" }); // no wish, only to learn whether anybody is there
+    tell();
+  }, 1000);
   model.on("change:state", update);
   update();
   return () => {
