@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from checkers import explain_gpus, spreading
@@ -23,7 +23,12 @@ _CODES = {
     143: "it was asked to stop (SIGTERM)",
 }  # exit codes above 128 are 128 plus the number of the signal, see signal(7)
 
+_NEVER_RAN = ("StartError", "ContainerCannotRun")  # what containerd and Docker call it
+_PLAIN_ENDS = ("", "Error", "Completed")  # reasons that say no more than the exit code
+
 _PROBE_DEFAULTS = (("periodSeconds", 10), ("timeoutSeconds", 1), ("initialDelaySeconds", 0))  # the API's own
+_COMPARE = "Compare path and port with what the program serves, and the delays with its start."
+_LAST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -62,8 +67,7 @@ def explain(facts: Facts) -> list[Reason]:
         found.append(_unscheduled(facts))
     if status.get("reason") == "Evicted":
         found.append(Reason("The node evicted the pod.", (status.get("message", ""),)))
-    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    for container in statuses:
+    for container in _statuses(pod):
         found += _container(facts, container)
     if not found:
         found += _not_started(facts)
@@ -180,11 +184,36 @@ def _container(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
         yield Reason(f"Container {status['name']} can't be started ({reason}).", (waiting.get("message", ""),),
                      "The message names what is missing: a ConfigMap, a Secret, a key, a command.",
                      _describe(facts))  # fmt: skip
-    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
-    if ended and (ended.get("exitCode") or reason == "CrashLoopBackOff"):
-        yield _ended(facts, status, ended)
-    elif state.get("running") and not status.get("ready"):
-        yield from _probes(facts, status)
+    elif state.get("running"):
+        if not status.get("ready"):
+            yield from _probes(facts, status)
+            yield from _past(facts, status)
+    else:
+        ended = state.get("terminated") or _last_end(status)
+        if ended and (ended.get("exitCode") or reason == "CrashLoopBackOff"):
+            yield _ended(facts, status, ended)
+
+
+def past_ends(facts: Facts) -> list[Reason]:
+    """How containers that run by now have ended before: no trouble of a pod that is ready, but good to know."""
+    return [reason for status in _statuses(facts.pod) if status.get("state", {}).get("running")
+            for reason in _past(facts, status)]  # fmt: skip
+
+
+def _past(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
+    last = _last_end(status)
+    if last.get("exitCode") or (last and _killed_by(facts, status["name"])):
+        reason = _ended(facts, status, last)
+        yield replace(reason, what=f"Before that, {reason.what[0].lower()}{reason.what[1:]}")
+
+
+def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (status.get("lastState") or {}).get("terminated") or {}
+
+
+def _statuses(pod: Object) -> list[dict[str, Any]]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def _image(facts: Facts, status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Reason:
@@ -205,37 +234,66 @@ def _short(image: str) -> str:
 
 
 def _ended(facts: Facts, status: Mapping[str, Any], ended: Mapping[str, Any]) -> Reason:
-    name, code = status["name"], ended.get("exitCode", 0)
-    restarts = status.get("restartCount", 0)
-    if ended.get("reason") == "OOMKilled":
+    name, code, why = status["name"], ended.get("exitCode", 0), ended.get("reason", "")
+    restarts = _counted(status.get("restartCount", 0), "restart")
+    if why in _NEVER_RAN:
+        return Reason(f"Container {name} could not be started ({why}, {restarts}).", (ended.get("message", ""),),
+                      "Mend command or args: the message names the program or the path that the image doesn't have.",
+                      _describe(facts))  # fmt: skip
+    if why == "OOMKilled":
         limit = _spec_of(facts.pod, name).get("resources", {}).get("limits", {}).get("memory", "none of its own")
         return Reason(
-            f"Container {name} wanted more memory than it may have and was killed (OOMKilled, {restarts} restarts).",
+            f"Container {name} wanted more memory than it may have and was killed (OOMKilled, {restarts}).",
             (f"Its memory limit: {limit}.",), "Raise resources.limits.memory, or make the program need less.",
             _describe(facts),
         )  # fmt: skip
-    log = tuple(f"log: {line}" for line in facts.logs.get(name, "").splitlines()[-5:])
-    killed = _events_of(facts, name, "Killing", "iveness")
-    meaning = "its liveness probe failed, so it was restarted" if killed else _CODES.get(code, "")
-    details = tuple(f"{_event(event)}" for event in killed[:1]) + log
-    again = f", {restarts} restarts so far" if restarts else ""
+    log = facts.logs.get(name, "").splitlines()[-_LAST_LINES:]
+    message = [line for line in ended.get("message", "").splitlines()[-_LAST_LINES:] if line not in log]
+    details = [*(f"its last message: {line}" for line in message), *(f"log: {line}" for line in log)]
+    meaning, mend = _CODES.get(code, ""), "Read what the program said before it ended."
+    if probe := _killed_by(facts, name):
+        meaning, mend = f"its {probe} probe failed, so it was restarted", _COMPARE
+        details[:0] = _kill(facts, name, probe)
+    elif why not in _PLAIN_ENDS:
+        meaning = ""
+    what = f"Container {name} ended with exit code {code}" + (f" ({why})" if why not in _PLAIN_ENDS else "")
+    again = f", {restarts} so far" if status.get("restartCount") else ""
     return Reason(
-        f"Container {name} ended with exit code {code}" + (f": {meaning}" if meaning else "") + again + ".", details,
-        "Read what the program said before it ended.",
+        what + (f": {meaning}" if meaning else "") + again + ".", tuple(details), mend,
         f"kubectl -n {facts.pod['metadata']['namespace']} logs {facts.pod['metadata']['name']} -c {name}"
-        + (" --previous" if restarts else ""),
+        + (" --previous" if again else ""),
     )  # fmt: skip
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _killed_by(facts: Facts, container: str) -> str:
+    """The probe for which the kubelet killed the container last; empty when none did."""
+    kills = [(_time(event), word) for word in ("liveness", "startup")
+             for event in _events_of(facts, container, "Killing", f"failed {word} probe")]  # fmt: skip
+    return max(kills, default=("", ""))[1]
+
+
+def _kill(facts: Facts, container: str, probe: str) -> Iterator[str]:
+    """What the probe asks, that it killed, and what it got."""
+    if asked := _spec_of(facts.pod, container).get(f"{probe}Probe"):
+        yield f"It asks: {_probe(asked)}."
+    for reason, words in (("Killing", f"failed {probe} probe"), ("Unhealthy", f"{probe.title()} probe")):
+        yield from (_event(event) for event in _events_of(facts, container, reason, words)[-1:])
 
 
 def _probes(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
     spec = _spec_of(facts.pod, status["name"])
     for kind, word in (("startupProbe", "Startup"), ("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")):
+        if word == "Startup" and status.get("started"):
+            continue  # what it said while the container was starting
         failed = _events_of(facts, status["name"], "Unhealthy", word)
         if failed and kind in spec:
             yield Reason(f"Container {status['name']} runs, but its {word.lower()} probe fails.",
                          (f"It asks: {_probe(spec[kind])}.", *(_event(event) for event in failed[-1:])),
-                         "Compare path and port with what the program serves, and the delays with its start.",
-                         _describe(facts))  # fmt: skip
+                         _COMPARE, _describe(facts))  # fmt: skip
             return
     yield Reason(f"Container {status['name']} runs, but is not ready yet.",
                  (f"Its readiness probe asks: {_probe(spec['readinessProbe'])}.",) if "readinessProbe" in spec else (),
@@ -307,6 +365,12 @@ def _events_of(facts: Facts, container: str, reason: str, word: str) -> list[Obj
 
 def _event(event: Object) -> str:
     return f"event {event.get('reason')}: {event.get('message', '')}"
+
+
+def _time(event: Object) -> str:
+    """When it was seen last, as it stands there: such times sort as text."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _describe(facts: Facts) -> str:

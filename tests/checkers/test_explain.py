@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from checkers.explain import Facts, Reason, explain, workload_reasons
+from checkers.explain import Facts, Reason, explain, past_ends, workload_reasons
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 READY = {"type": "Ready", "status": "True"}
@@ -255,6 +255,113 @@ def test_the_probe_of_one_container_is_not_shown_for_another() -> None:
     reason = only(Facts(pod(status, containers=spec), events=(told,)))
     assert "Container api" in reason.what
     assert "side was slow" not in text(reason)
+
+
+NO_PROGRAM = 'exec: "pyhton": executable file not found in $PATH: unknown'
+NOT_FOUND = "Readiness probe failed: HTTP probe failed with statuscode: 404"
+
+
+@pytest.mark.parametrize("why", ["StartError", "ContainerCannotRun"])
+def test_a_program_that_could_not_be_started_is_told_in_the_runtime_s_words(why: str) -> None:
+    last = {"terminated": {"exitCode": 128, "reason": why, "message": NO_PROGRAM}}
+    crashed = container(restartCount=3, lastState=last, **waiting("CrashLoopBackOff", "back-off 40s"))
+    reason = only(Facts(pod(running(crashed))))
+    assert f"Container api could not be started ({why}, 3 restarts)" in reason.what
+    assert reason.details == (NO_PROGRAM,)
+    assert "said before it ended" not in reason.mend
+    assert "logs" not in reason.look_with  # it never ran, so there is no log
+
+
+def test_a_failed_start_that_is_tried_again_is_told_once() -> None:
+    last = {"terminated": {"exitCode": 128, "reason": "StartError", "message": NO_PROGRAM}}
+    reason = only(Facts(pod(running(container(restartCount=1, lastState=last, **waiting("RunContainerError", "no"))))))
+    assert "RunContainerError" in reason.what
+
+
+def test_what_the_container_left_as_its_last_message_is_shown() -> None:
+    last = {"terminated": {"exitCode": 3, "reason": "Error", "message": "no model\nat /models\n"}}
+    crashed = container(restartCount=1, lastState=last, **waiting("CrashLoopBackOff"))
+    assert only(Facts(pod(running(crashed)))).details == ("its last message: no model", "its last message: at /models")
+    reason = only(Facts(pod(running(crashed)), logs={"api": "start\nno model\nat /models"}))
+    assert reason.details == ("log: start", "log: no model", "log: at /models")  # FallbackToLogsOnError says it twice
+
+
+def test_an_end_that_has_a_reason_of_its_own_is_not_told_by_its_exit_code_alone() -> None:
+    lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located"}
+    reason = only(Facts(pod({"phase": "Failed", "containerStatuses": [container(state={"terminated": lost})]})))
+    assert "ended with exit code 137 (ContainerStatusUnknown)" in reason.what
+    assert "SIGKILL" not in reason.what
+    assert "its last message: The container could not be located" in reason.details
+
+
+@pytest.mark.parametrize(("word", "kind"), [("startup", "startupProbe"), ("liveness", "livenessProbe")])
+def test_a_container_that_a_probe_killed_tells_which_and_what_it_asked(word: str, kind: str) -> None:
+    killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
+    told = event("Killing", f"Container api failed {word} probe, will be restarted", kind="Normal", about="api")
+    refused = event("Unhealthy", f"{word.title()} probe failed: connection refused", about="api")
+    spec = probing(**{kind: {"tcpSocket": {"port": 8081}}})
+    reason = only(Facts(pod(running(killed), containers=spec), events=(refused, told), logs={"api": "loading"}))
+    assert f"its {word} probe failed, so it was restarted" in reason.what
+    assert "SIGKILL" not in reason.what
+    assert "a connection to port 8081" in reason.details[0]
+    assert reason.details[1:] == (f"event Killing: {told['message']}", f"event Unhealthy: {refused['message']}",
+                                  "log: loading")  # fmt: skip
+    assert "port" in reason.mend
+    other = container("side", restartCount=1, lastState=ended(1), **waiting("CrashLoopBackOff"))
+    assert "probe" not in text(only(Facts(pod(running(other)), events=(told,))))
+
+
+def test_of_two_probes_that_killed_a_container_the_later_is_told() -> None:
+    killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
+    words, times = ("startup", "liveness"), ("2026-01-01T00:09:00Z", "2026-01-01T00:01:00Z")
+    told = [event("Killing", f"Container api failed {word} probe, will be restarted", about="api") | {
+        "lastTimestamp": when} for word, when in zip(words, times, strict=True)]  # fmt: skip
+    assert "its startup probe failed" in only(Facts(pod(running(killed)), events=tuple(told))).what
+
+
+def test_a_container_that_runs_again_but_is_not_ready_is_told_by_its_probe_before_its_last_end() -> None:
+    back = container(restartCount=1, started=True, lastState=ended(1), state=RUNNING)
+    spec = probing(readinessProbe={"httpGet": {"path": "/redy", "port": 80}}, startupProbe={"tcpSocket": {"port": 80}})
+    slow = event("Unhealthy", "Startup probe failed: connection refused", about="api")  # it has started since
+    told = event("Unhealthy", NOT_FOUND, about="api")
+    facts = Facts(pod(running(back), containers=spec), events=(slow, told), logs={"api": "no model"})
+    now, before = explain(facts)
+    assert "readiness probe fails" in now.what
+    assert "GET /redy" in now.details[0]
+    assert "404" in now.details[1]
+    assert before.what == (
+        "Before that, container api ended with exit code 1: the program ended with an error of its own, 1 restart so far."
+    )
+    assert before.details == ("log: no model",)
+    assert before.look_with.endswith("--previous")
+
+
+def test_a_container_that_starts_again_after_a_good_end_is_only_not_ready() -> None:
+    back = container(restartCount=1, lastState=ended(0, "Completed"), state=RUNNING)
+    assert "not ready yet" in only(Facts(pod(running(back)))).what
+    told = event("Killing", "Container api failed liveness probe, will be restarted", kind="Normal", about="api")
+    assert "its liveness probe failed" in explain(Facts(pod(running(back)), events=(told,)))[-1].what
+
+
+@pytest.mark.parametrize("last", [ended(1), ended(137, "OOMKilled"), ended(128, "StartError")])
+def test_an_old_crash_is_no_trouble_of_a_pod_that_is_ready_but_can_be_told_as_its_past(last: dict[str, Any]) -> None:
+    back = container(restartCount=2, ready=True, lastState=last, state=RUNNING)
+    facts = Facts(pod({**running(back), "conditions": [SCHEDULED, READY]}), logs={"api": "boom"})
+    assert explain(facts) == []
+    (past,) = past_ends(facts)
+    assert past.what.startswith("Before that, container api ")
+    assert past_ends(Facts(pod(running(container(ready=True, state=RUNNING))))) == []
+
+
+def test_a_sound_container_s_old_crash_is_not_blamed_for_the_trouble_of_another() -> None:
+    back = container(restartCount=2, ready=True, lastState=ended(1), state=RUNNING)
+    reason = only(Facts(pod(running(back, container("side", **waiting("ErrImagePull", "denied"))))))
+    assert "container side" in reason.what
+
+
+def test_an_image_that_can_not_be_had_now_goes_before_an_older_end() -> None:
+    changed = container(restartCount=2, lastState=ended(1), **waiting("ImagePullBackOff", "denied"))
+    assert "can't be had" in only(Facts(pod(running(changed)))).what
 
 
 def claiming(name: str = "data", node: str = "") -> Any:
