@@ -9,7 +9,7 @@ from typing import Any
 
 from checkers import explain_gpus, spreading
 from checkers.scheduling import refusals, requests
-from checkers.workloads import condition
+from checkers.workloads import condition, is_ready
 from cluster.api import Object
 
 _CODES = {
@@ -28,6 +28,7 @@ _PLAIN_ENDS = ("", "Error", "Completed")  # reasons that say no more than the ex
 
 _PROBE_DEFAULTS = (("periodSeconds", 10), ("timeoutSeconds", 1), ("initialDelaySeconds", 0))  # the API's own
 _COMPARE = "Compare path and port with what the program serves, and the delays with its start."
+_NEXT_POD = "Delete the pod: it doesn't come back by itself, but its owner, if it has one, makes another."
 _LAST_LINES = 5
 
 
@@ -58,19 +59,18 @@ class Reason:
 
 
 def explain(facts: Facts) -> list[Reason]:
-    """All reasons that the facts show, the most basic first; empty when the pod is simply fine."""
-    pod, status = facts.pod, facts.pod.get("status", {})
+    """All reasons that the facts show, the most basic first; empty when the pod is simply fine, or nothing shows."""
+    pod = facts.pod
     if pod["metadata"].get("deletionTimestamp"):
         return [_leaving(pod)]
     found = [*_claims(facts), *_devices(facts)]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
-    if status.get("reason") == "Evicted":
-        found.append(Reason("The node evicted the pod.", (status.get("message", ""),)))
+    found += [*_failed(facts), *_lost(facts)]
     for container in _statuses(pod):
         found += _container(facts, container)
     if not found:
-        found += _not_started(facts)
+        found += _as_a_whole(facts)
     return found
 
 
@@ -313,15 +313,64 @@ def _probe(probe: Mapping[str, Any]) -> str:
     return f"{text}, every {every} s, waiting {wait} s for the answer, first after {delay} s"
 
 
-def _not_started(facts: Facts) -> Iterator[Reason]:
-    """Scheduled, no container state that tells more: mounting, creating the sandbox, pulling."""
+def _failed(facts: Facts) -> Iterator[Reason]:
+    """What the kubelet wrote on a pod as a whole when it gave it up; events of that are gone after an hour."""
     status = facts.pod.get("status", {})
-    if condition(facts.pod, "Ready").get("status") == "True" or status.get("phase") == "Succeeded":
+    why = status.get("reason", "")
+    if status.get("phase") != "Failed" or why in ("", explain_gpus.REFUSED):
+        return
+    what, mend = f"The pod has failed ({why}).", _NEXT_POD
+    if why == "Evicted":
+        what, mend = "The node evicted the pod.", ""
+    elif why == "DeadlineExceeded":
+        what = "It ran longer than its activeDeadlineSeconds allow."
+        mend = "Raise activeDeadlineSeconds, or give it less to do."
+    elif why.startswith("OutOf"):
+        what = f"Node {facts.pod['spec'].get('nodeName')} had no room for it any more ({why})."
+    yield Reason(what, (status.get("message", ""),), mend, _describe(facts))
+
+
+def _lost(facts: Facts) -> Iterator[Reason]:
+    """Its node doesn't answer: then what the pod's status says is old."""
+    if is_ready(facts.pod) or facts.pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return
+    for node in facts.nodes:
+        name, ready = node["metadata"]["name"], condition(node, "Ready")
+        if name == facts.pod["spec"].get("nodeName") and ready.get("status") != "True":
+            yield Reason(f"Its node {name} is not Ready.", (ready.get("message", ""),),
+                         "Bring the node back, or delete the pod so that its owner makes it elsewhere.",
+                         f"kubectl describe node {name}")  # fmt: skip
+
+
+def _as_a_whole(facts: Facts) -> Iterator[Reason]:
+    """No container tells more: it failed, or a gate keeps it from being ready, or it mounts, pulls, makes a sandbox."""
+    status, ready = facts.pod.get("status", {}), condition(facts.pod, "Ready")
+    if ready.get("status") == "True" or status.get("phase") == "Succeeded":
         return
     warnings = [event for event in facts.events if event.get("type") == "Warning"]
     lines = tuple(_event(event) for event in (warnings or facts.events)[-3:])
-    if lines:
+    if status.get("phase") == "Failed":
+        said = tuple(text for text in (status.get("message", ""),) if text)
+        yield Reason("The pod has failed.", (*said, *lines), _NEXT_POD, _describe(facts))
+    elif condition(facts.pod, "ContainersReady").get("status") == "True":
+        yield _held_back(facts, ready)
+    elif lines:
         yield Reason("It has a node, but its containers are not up yet.", lines, look_with=_describe(facts))
+
+
+def _held_back(facts: Facts, ready: Mapping[str, Any]) -> Reason:
+    """All containers are ready, the pod isn't."""
+    unmet = []
+    for gate in facts.pod["spec"].get("readinessGates") or []:
+        found = condition(facts.pod, gate["conditionType"])
+        if found.get("status") != "True":
+            said = f"{found['status']}, {found.get('message', '')}".rstrip(", ") if found else "no such condition yet"
+            unmet.append(f"{gate['conditionType']}: {said}")
+    if unmet:
+        return Reason("Its containers are ready, but the pod is not: a readiness gate is not met.", tuple(unmet),
+                      "Whoever the gate is for must set that condition on the pod.", _describe(facts))  # fmt: skip
+    said = f"{ready.get('reason', '')}: {ready.get('message', '')}".strip(": ")
+    return Reason("Its containers are ready, but the pod is not.", (said,) if said else (), look_with=_describe(facts))
 
 
 def workload_reasons(workload: Object, owned: list[Object], quotas: list[Object]) -> list[Reason]:

@@ -329,9 +329,8 @@ def test_a_container_that_runs_again_but_is_not_ready_is_told_by_its_probe_befor
     assert "readiness probe fails" in now.what
     assert "GET /redy" in now.details[0]
     assert "404" in now.details[1]
-    assert before.what == (
-        "Before that, container api ended with exit code 1: the program ended with an error of its own, 1 restart so far."
-    )
+    meaning = "the program ended with an error of its own"
+    assert before.what == f"Before that, container api ended with exit code 1: {meaning}, 1 restart so far."
     assert before.details == ("log: no model",)
     assert before.look_with.endswith("--previous")
 
@@ -450,6 +449,71 @@ def test_an_evicted_pod_tells_why() -> None:
     reason = only(Facts(pod(status)))
     assert "evicted" in reason.what
     assert reason.details == ("The node was low on memory.",)
+
+
+@pytest.mark.parametrize(("why", "said"), [
+    ("OutOfcpu", "Node worker had no room for it any more (OutOfcpu)"),
+    ("OutOfnvidia.com/gpu", "Node worker had no room for it any more (OutOfnvidia.com/gpu)"),
+    ("DeadlineExceeded", "activeDeadlineSeconds"), ("NodeAffinity", "The pod has failed (NodeAffinity)"),
+    ("", "The pod has failed."),
+])  # fmt: skip
+def test_a_failed_pod_tells_its_own_reason_with_events_and_without(why: str, said: str) -> None:
+    status = {"phase": "Failed", "reason": why, "message": "Node didn't have enough resource: cpu"}
+    warning = event(why or "Odd", "as the kubelet saw it")
+    for events in ((), (warning,)):
+        reason = only(Facts(pod(status), events=events))
+        assert said in reason.what
+        assert reason.details[0] == "Node didn't have enough resource: cpu"
+        assert "containers are not up yet" not in text(reason)
+
+
+def test_a_failed_pod_whose_device_plugin_refused_is_told_once() -> None:
+    status = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed"}
+    assert "device plugin refused" in only(Facts(pod(status))).what
+
+
+def test_a_deadline_goes_before_the_end_that_it_brought() -> None:
+    status = {"phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": [container(state=ended(143))]}
+    first, second = explain(Facts(pod(status)))
+    assert "activeDeadlineSeconds" in first.what
+    assert "143" in second.what
+
+
+def unready(**more: Any) -> dict[str, Any]:
+    """All containers are ready, the pod isn't."""
+    not_ready = {"type": "Ready", "status": "False", **more}
+    up = {"type": "ContainersReady", "status": "True"}
+    return {**running(container(ready=True, state=RUNNING)), "conditions": [SCHEDULED, up, not_ready]}
+
+
+def test_a_readiness_gate_that_is_not_met_is_named() -> None:
+    status = unready(reason="ReadinessGatesNotReady", message="corresponding condition of pod readiness gate missing")
+    status["conditions"].append({"type": "b.io/up", "status": "False", "message": "no target yet"})
+    status["conditions"].append({"type": "c.io/met", "status": "True"})
+    gates = [{"conditionType": kind} for kind in ("a.io/up", "b.io/up", "c.io/met")]
+    old = event("FailedScheduling", "0/1 nodes are available")
+    reason = only(Facts(pod(status, readinessGates=gates), events=(old,), nodes=(node(),)))
+    assert "containers are ready, but the pod is not" in reason.what
+    assert "readiness gate" in reason.what
+    assert reason.details == ("a.io/up: no such condition yet", "b.io/up: False, no target yet")
+
+
+def test_a_pod_that_is_not_ready_for_another_reason_tells_its_condition() -> None:
+    reason = only(Facts(pod(unready(reason="Odd", message="as it is")), nodes=(node(),)))
+    assert "containers are ready, but the pod is not" in reason.what
+    assert reason.details == ("Odd: as it is",)
+
+
+@pytest.mark.parametrize("status", [unready(), {"phase": "Pending"}])
+def test_a_pod_on_a_node_that_is_lost_is_told_so(status: dict[str, Any]) -> None:
+    lost = node()
+    lost["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting."}]
+    reason = only(Facts(pod(status), nodes=(node("other"), lost)))
+    assert reason.what == "Its node worker is not Ready."
+    assert reason.details == ("Kubelet stopped posting.",)
+    assert reason.look_with == "kubectl describe node worker"
+    done = pod({"phase": "Succeeded"})
+    assert explain(Facts(done, nodes=(lost,))) == []
 
 
 def test_a_deleted_pod_names_the_finalizers_that_keep_it() -> None:
