@@ -63,10 +63,11 @@ def explain(facts: Facts) -> list[Reason]:
     pod = facts.pod
     if pod["metadata"].get("deletionTimestamp"):
         return [_leaving(pod)]
-    found = [*_claims(facts), *_devices(facts)]
+    found = [*_refused(facts), *_failed(facts), *_lost(facts)]
+    if not _has_ended(pod):  # by then its claims are given back
+        found = [*_claims(facts), *_devices(facts), *found]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
-    found += [*_failed(facts), *_lost(facts)]
     for container in _statuses(pod):
         found += _container(facts, container)
     if not found:
@@ -74,10 +75,16 @@ def explain(facts: Facts) -> list[Reason]:
     return found
 
 
-def _devices(facts: Facts) -> Iterator[Reason]:
-    look = _describe(facts)
+def _has_ended(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _refused(facts: Facts) -> Iterator[Reason]:
     for what, details, mend in explain_gpus.refused_at_admission(facts.pod):
-        yield Reason(what, details, mend, look)
+        yield Reason(what, details, mend, _describe(facts))
+
+
+def _devices(facts: Facts) -> Iterator[Reason]:
     for what, details, mend in explain_gpus.claims(facts.pod, facts.resource_claims, facts.slices):
         yield Reason(what, details, mend, f"kubectl -n {facts.pod['metadata']['namespace']} get resourceclaims")
 
@@ -332,7 +339,7 @@ def _failed(facts: Facts) -> Iterator[Reason]:
 
 def _lost(facts: Facts) -> Iterator[Reason]:
     """Its node doesn't answer: then what the pod's status says is old."""
-    if is_ready(facts.pod) or facts.pod.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+    if is_ready(facts.pod) or _has_ended(facts.pod):
         return
     for node in facts.nodes:
         name, ready = node["metadata"]["name"], condition(node, "Ready")

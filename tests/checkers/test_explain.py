@@ -437,6 +437,13 @@ def test_a_bound_claim_is_no_reason() -> None:
     assert explain(facts) == []
 
 
+def test_what_a_pod_that_has_done_its_work_gave_back_is_not_missing() -> None:
+    released = {"metadata": {"name": "gpu", "namespace": "lab"}, "spec": {}, "status": {}}
+    done = claiming(node="worker") | {"status": {"phase": "Succeeded"}}
+    done["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimName": "gpu"}]
+    assert explain(Facts(done, resource_claims=(released,))) == []
+
+
 def test_what_keeps_a_scheduled_pod_from_starting_is_in_its_warnings() -> None:
     mount = event("FailedMount", 'configmap "settings" not found')
     status = {"phase": "Pending", "containerStatuses": [container(**waiting("ContainerCreating"))]}
