@@ -278,7 +278,7 @@ def _counted(number: int, what: str) -> str:
 
 def _killed_by(facts: Facts, container: str) -> str:
     """The probe for which the kubelet killed the container last; empty when none did."""
-    kills = [(_time(event), word) for word in ("liveness", "startup")
+    kills = [(seen_at(event), word) for word in ("liveness", "startup")
              for event in _events_of(facts, container, "Killing", f"failed {word} probe")]  # fmt: skip
     return max(kills, default=("", ""))[1]
 
@@ -380,32 +380,6 @@ def _held_back(facts: Facts, ready: Mapping[str, Any]) -> Reason:
     return Reason("Its containers are ready, but the pod is not.", (said,) if said else (), look_with=_describe(facts))
 
 
-def workload_reasons(workload: Object, owned: list[Object], quotas: list[Object]) -> list[Reason]:
-    """Why a Deployment, ReplicaSet, StatefulSet or Job has no pod to look at: what its controller was told."""
-    namespace = workload["metadata"]["namespace"]
-    said = [condition(item, "ReplicaFailure").get("message", "") for item in (workload, *owned)]
-    told = tuple(dict.fromkeys(text for text in said if text))
-    if any("exceeded quota" in text for text in told):
-        return [Reason("A ResourceQuota of the namespace allows no more.", (*told, *_quota_lines(quotas)),
-                       "Ask for less, free something, or have the quota raised.",
-                       f"kubectl -n {namespace} describe resourcequota")]  # fmt: skip
-    if told:
-        return [Reason("The API server refuses its pods.", told, look_with=_describe_workload(workload))]
-    if workload["spec"].get("replicas") == 0:
-        return [Reason("It asks for no pods: spec.replicas is 0.", look_with=_describe_workload(workload))]
-    if workload["spec"].get("paused") or workload["spec"].get("suspend"):
-        return [Reason("It is paused.", look_with=_describe_workload(workload))]
-    return [Reason("It has no pods, and its conditions don't say why.", look_with=_describe_workload(workload))]
-
-
-def _quota_lines(quotas: list[Object]) -> Iterator[str]:
-    for quota in quotas:
-        status = quota.get("status", {})
-        used = status.get("used", {})
-        for name, hard in sorted(status.get("hard", {}).items()):
-            yield f"quota {quota['metadata']['name']}: {name} used {used.get(name, '0')} of {hard}"
-
-
 def _spec_of(pod: Object, container: str) -> dict[str, Any]:
     spec = pod["spec"]
     every = [*(spec.get("initContainers") or []), *(spec.get("containers") or [])]
@@ -423,7 +397,7 @@ def _event(event: Object) -> str:
     return f"event {event.get('reason')}: {event.get('message', '')}"
 
 
-def _time(event: Object) -> str:
+def seen_at(event: Object) -> str:
     """When it was seen last, as it stands there: such times sort as text."""
     series = (event.get("series") or {}).get("lastObservedTime")
     return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
@@ -431,8 +405,3 @@ def _time(event: Object) -> str:
 
 def _describe(facts: Facts) -> str:
     return f"kubectl -n {facts.pod['metadata']['namespace']} describe pod {facts.pod['metadata']['name']}"
-
-
-def _describe_workload(workload: Object) -> str:
-    kind, meta = workload["kind"].lower(), workload["metadata"]
-    return f"kubectl -n {meta['namespace']} describe {kind} {meta['name']}"

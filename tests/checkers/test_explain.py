@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from checkers.explain import Facts, Reason, explain, past_ends, workload_reasons
+from checkers.explain import Facts, Reason, explain, past_ends
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 READY = {"type": "Ready", "status": "True"}
@@ -535,37 +535,3 @@ def test_a_deleted_pod_without_finalizers_only_needs_time() -> None:
     reason = only(Facts(pod(node="", meta=meta)))
     assert "45 s" in reason.what
     assert "Wait" in reason.mend
-
-
-def workload(kind: str = "Deployment", failure: str = "", **spec: Any) -> dict[str, Any]:
-    told = [{"type": "ReplicaFailure", "status": "True", "message": failure}] if failure else []
-    meta = {"name": "api", "namespace": "lab"}
-    return {"kind": kind, "metadata": meta, "spec": {"replicas": 2, **spec}, "status": {"conditions": told}}
-
-
-def test_a_quota_that_is_used_up_is_told_with_numbers() -> None:
-    said = 'pods "api-1" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=3, limited: cpu=4'
-    used = {"hard": {"cpu": "4", "pods": "10"}, "used": {"cpu": "3"}}
-    quota = {"metadata": {"name": "small"}, "status": used}
-    (reason,) = workload_reasons(workload(), [workload("ReplicaSet", said), workload("ReplicaSet", said)], [quota])
-    assert "ResourceQuota" in reason.what
-    assert reason.details == (said, "quota small: cpu used 3 of 4", "quota small: pods used 0 of 10")
-    assert reason.look_with == "kubectl -n lab describe resourcequota"
-
-
-@pytest.mark.parametrize(
-    ("item", "owned", "said"),
-    [
-        (workload(failure="must not be privileged"), [], "refuses"),
-        (workload(), [workload("ReplicaSet", "must not be privileged")], "refuses"),
-        (workload(replicas=0), [], "replicas is 0"),
-        (workload(paused=True), [], "paused"),
-        (workload("Job", suspend=True), [], "paused"),
-        (workload(), [], "don't say why"),
-    ],
-)
-def test_a_workload_without_pods_tells_what_its_controller_was_told(item: Any, owned: list[Any], said: str) -> None:
-    (reason,) = workload_reasons(item, owned, [])
-    assert said in reason.what
-    assert reason.look_with == f"kubectl -n lab describe {item['kind'].lower()} api"
-    assert ("must not be privileged" in text(reason)) is (said == "refuses")
