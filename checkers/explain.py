@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from checkers import explain_gpus, spreading
 from checkers.scheduling import refusals, requests
-from checkers.workloads import condition
+from checkers.workloads import condition, is_ready
 from cluster.api import Object
 
 _CODES = {
@@ -23,7 +23,13 @@ _CODES = {
     143: "it was asked to stop (SIGTERM)",
 }  # exit codes above 128 are 128 plus the number of the signal, see signal(7)
 
+_NEVER_RAN = ("StartError", "ContainerCannotRun")  # what containerd and Docker call it
+_PLAIN_ENDS = ("", "Error", "Completed")  # reasons that say no more than the exit code
+
 _PROBE_DEFAULTS = (("periodSeconds", 10), ("timeoutSeconds", 1), ("initialDelaySeconds", 0))  # the API's own
+_COMPARE = "Compare path and port with what the program serves, and the delays with its start."
+_NEXT_POD = "Delete the pod: it doesn't come back by itself, but its owner, if it has one, makes another."
+_LAST_LINES = 5
 
 
 @dataclass(frozen=True)
@@ -53,27 +59,32 @@ class Reason:
 
 
 def explain(facts: Facts) -> list[Reason]:
-    """All reasons that the facts show, the most basic first; empty when the pod is simply fine."""
-    pod, status = facts.pod, facts.pod.get("status", {})
+    """All reasons that the facts show, the most basic first; empty when the pod is simply fine, or nothing shows."""
+    pod = facts.pod
     if pod["metadata"].get("deletionTimestamp"):
         return [_leaving(pod)]
-    found = [*_claims(facts), *_devices(facts)]
+    found = [*_refused(facts), *_failed(facts), *_lost(facts)]
+    if not _has_ended(pod):  # by then its claims are given back
+        found = [*_claims(facts), *_devices(facts), *found]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
-    if status.get("reason") == "Evicted":
-        found.append(Reason("The node evicted the pod.", (status.get("message", ""),)))
-    statuses = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    for container in statuses:
+    for container in _statuses(pod):
         found += _container(facts, container)
     if not found:
-        found += _not_started(facts)
+        found += _as_a_whole(facts)
     return found
 
 
-def _devices(facts: Facts) -> Iterator[Reason]:
-    look = _describe(facts)
+def _has_ended(pod: Object) -> bool:
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def _refused(facts: Facts) -> Iterator[Reason]:
     for what, details, mend in explain_gpus.refused_at_admission(facts.pod):
-        yield Reason(what, details, mend, look)
+        yield Reason(what, details, mend, _describe(facts))
+
+
+def _devices(facts: Facts) -> Iterator[Reason]:
     for what, details, mend in explain_gpus.claims(facts.pod, facts.resource_claims, facts.slices):
         yield Reason(what, details, mend, f"kubectl -n {facts.pod['metadata']['namespace']} get resourceclaims")
 
@@ -180,11 +191,36 @@ def _container(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
         yield Reason(f"Container {status['name']} can't be started ({reason}).", (waiting.get("message", ""),),
                      "The message names what is missing: a ConfigMap, a Secret, a key, a command.",
                      _describe(facts))  # fmt: skip
-    ended = state.get("terminated") or (status.get("lastState") or {}).get("terminated")
-    if ended and (ended.get("exitCode") or reason == "CrashLoopBackOff"):
-        yield _ended(facts, status, ended)
-    elif state.get("running") and not status.get("ready"):
-        yield from _probes(facts, status)
+    elif state.get("running"):
+        if not status.get("ready"):
+            yield from _probes(facts, status)
+            yield from _past(facts, status)
+    else:
+        ended = state.get("terminated") or _last_end(status)
+        if ended and (ended.get("exitCode") or reason == "CrashLoopBackOff"):
+            yield _ended(facts, status, ended)
+
+
+def past_ends(facts: Facts) -> list[Reason]:
+    """How containers that run by now have ended before: no trouble of a pod that is ready, but good to know."""
+    return [reason for status in _statuses(facts.pod) if status.get("state", {}).get("running")
+            for reason in _past(facts, status)]  # fmt: skip
+
+
+def _past(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
+    last = _last_end(status)
+    if last.get("exitCode") or (last and _killed_by(facts, status["name"])):
+        reason = _ended(facts, status, last)
+        yield replace(reason, what=f"Before that, {reason.what[0].lower()}{reason.what[1:]}")
+
+
+def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (status.get("lastState") or {}).get("terminated") or {}
+
+
+def _statuses(pod: Object) -> list[dict[str, Any]]:
+    status = pod.get("status", {})
+    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def _image(facts: Facts, status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Reason:
@@ -205,37 +241,66 @@ def _short(image: str) -> str:
 
 
 def _ended(facts: Facts, status: Mapping[str, Any], ended: Mapping[str, Any]) -> Reason:
-    name, code = status["name"], ended.get("exitCode", 0)
-    restarts = status.get("restartCount", 0)
-    if ended.get("reason") == "OOMKilled":
+    name, code, why = status["name"], ended.get("exitCode", 0), ended.get("reason", "")
+    restarts = _counted(status.get("restartCount", 0), "restart")
+    if why in _NEVER_RAN:
+        return Reason(f"Container {name} could not be started ({why}, {restarts}).", (ended.get("message", ""),),
+                      "Mend command or args: the message names the program or the path that the image doesn't have.",
+                      _describe(facts))  # fmt: skip
+    if why == "OOMKilled":
         limit = _spec_of(facts.pod, name).get("resources", {}).get("limits", {}).get("memory", "none of its own")
         return Reason(
-            f"Container {name} wanted more memory than it may have and was killed (OOMKilled, {restarts} restarts).",
+            f"Container {name} wanted more memory than it may have and was killed (OOMKilled, {restarts}).",
             (f"Its memory limit: {limit}.",), "Raise resources.limits.memory, or make the program need less.",
             _describe(facts),
         )  # fmt: skip
-    log = tuple(f"log: {line}" for line in facts.logs.get(name, "").splitlines()[-5:])
-    killed = _events_of(facts, name, "Killing", "iveness")
-    meaning = "its liveness probe failed, so it was restarted" if killed else _CODES.get(code, "")
-    details = tuple(f"{_event(event)}" for event in killed[:1]) + log
-    again = f", {restarts} restarts so far" if restarts else ""
+    log = facts.logs.get(name, "").splitlines()[-_LAST_LINES:]
+    message = [line for line in ended.get("message", "").splitlines()[-_LAST_LINES:] if line not in log]
+    details = [*(f"its last message: {line}" for line in message), *(f"log: {line}" for line in log)]
+    meaning, mend = _CODES.get(code, ""), "Read what the program said before it ended."
+    if probe := _killed_by(facts, name):
+        meaning, mend = f"its {probe} probe failed, so it was restarted", _COMPARE
+        details[:0] = _kill(facts, name, probe)
+    elif why not in _PLAIN_ENDS:
+        meaning = ""
+    what = f"Container {name} ended with exit code {code}" + (f" ({why})" if why not in _PLAIN_ENDS else "")
+    again = f", {restarts} so far" if status.get("restartCount") else ""
     return Reason(
-        f"Container {name} ended with exit code {code}" + (f": {meaning}" if meaning else "") + again + ".", details,
-        "Read what the program said before it ended.",
+        what + (f": {meaning}" if meaning else "") + again + ".", tuple(details), mend,
         f"kubectl -n {facts.pod['metadata']['namespace']} logs {facts.pod['metadata']['name']} -c {name}"
-        + (" --previous" if restarts else ""),
+        + (" --previous" if again else ""),
     )  # fmt: skip
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")
+
+
+def _killed_by(facts: Facts, container: str) -> str:
+    """The probe for which the kubelet killed the container last; empty when none did."""
+    kills = [(seen_at(event), word) for word in ("liveness", "startup")
+             for event in _events_of(facts, container, "Killing", f"failed {word} probe")]  # fmt: skip
+    return max(kills, default=("", ""))[1]
+
+
+def _kill(facts: Facts, container: str, probe: str) -> Iterator[str]:
+    """What the probe asks, that it killed, and what it got."""
+    if asked := _spec_of(facts.pod, container).get(f"{probe}Probe"):
+        yield f"It asks: {_probe(asked)}."
+    for reason, words in (("Killing", f"failed {probe} probe"), ("Unhealthy", f"{probe.title()} probe")):
+        yield from (_event(event) for event in _events_of(facts, container, reason, words)[-1:])
 
 
 def _probes(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
     spec = _spec_of(facts.pod, status["name"])
     for kind, word in (("startupProbe", "Startup"), ("livenessProbe", "Liveness"), ("readinessProbe", "Readiness")):
+        if word == "Startup" and status.get("started"):
+            continue  # what it said while the container was starting
         failed = _events_of(facts, status["name"], "Unhealthy", word)
         if failed and kind in spec:
             yield Reason(f"Container {status['name']} runs, but its {word.lower()} probe fails.",
                          (f"It asks: {_probe(spec[kind])}.", *(_event(event) for event in failed[-1:])),
-                         "Compare path and port with what the program serves, and the delays with its start.",
-                         _describe(facts))  # fmt: skip
+                         _COMPARE, _describe(facts))  # fmt: skip
             return
     yield Reason(f"Container {status['name']} runs, but is not ready yet.",
                  (f"Its readiness probe asks: {_probe(spec['readinessProbe'])}.",) if "readinessProbe" in spec else (),
@@ -255,41 +320,64 @@ def _probe(probe: Mapping[str, Any]) -> str:
     return f"{text}, every {every} s, waiting {wait} s for the answer, first after {delay} s"
 
 
-def _not_started(facts: Facts) -> Iterator[Reason]:
-    """Scheduled, no container state that tells more: mounting, creating the sandbox, pulling."""
+def _failed(facts: Facts) -> Iterator[Reason]:
+    """What the kubelet wrote on a pod as a whole when it gave it up; events of that are gone after an hour."""
     status = facts.pod.get("status", {})
-    if condition(facts.pod, "Ready").get("status") == "True" or status.get("phase") == "Succeeded":
+    why = status.get("reason", "")
+    if status.get("phase") != "Failed" or why in ("", explain_gpus.REFUSED):
+        return
+    what, mend = f"The pod has failed ({why}).", _NEXT_POD
+    if why == "Evicted":
+        what, mend = "The node evicted the pod.", ""
+    elif why == "DeadlineExceeded":
+        what = "It ran longer than its activeDeadlineSeconds allow."
+        mend = "Raise activeDeadlineSeconds, or give it less to do."
+    elif why.startswith("OutOf"):
+        what = f"Node {facts.pod['spec'].get('nodeName')} had no room for it any more ({why})."
+    yield Reason(what, (status.get("message", ""),), mend, _describe(facts))
+
+
+def _lost(facts: Facts) -> Iterator[Reason]:
+    """Its node doesn't answer: then what the pod's status says is old."""
+    if is_ready(facts.pod) or _has_ended(facts.pod):
+        return
+    for node in facts.nodes:
+        name, ready = node["metadata"]["name"], condition(node, "Ready")
+        if name == facts.pod["spec"].get("nodeName") and ready.get("status") != "True":
+            yield Reason(f"Its node {name} is not Ready.", (ready.get("message", ""),),
+                         "Bring the node back, or delete the pod so that its owner makes it elsewhere.",
+                         f"kubectl describe node {name}")  # fmt: skip
+
+
+def _as_a_whole(facts: Facts) -> Iterator[Reason]:
+    """No container tells more: it failed, or a gate keeps it from being ready, or it mounts, pulls, makes a sandbox."""
+    status, ready = facts.pod.get("status", {}), condition(facts.pod, "Ready")
+    if ready.get("status") == "True" or status.get("phase") == "Succeeded":
         return
     warnings = [event for event in facts.events if event.get("type") == "Warning"]
     lines = tuple(_event(event) for event in (warnings or facts.events)[-3:])
-    if lines:
+    if status.get("phase") == "Failed":
+        said = tuple(text for text in (status.get("message", ""),) if text)
+        yield Reason("The pod has failed.", (*said, *lines), _NEXT_POD, _describe(facts))
+    elif condition(facts.pod, "ContainersReady").get("status") == "True":
+        yield _held_back(facts, ready)
+    elif lines:
         yield Reason("It has a node, but its containers are not up yet.", lines, look_with=_describe(facts))
 
 
-def workload_reasons(workload: Object, owned: list[Object], quotas: list[Object]) -> list[Reason]:
-    """Why a Deployment, ReplicaSet, StatefulSet or Job has no pod to look at: what its controller was told."""
-    namespace = workload["metadata"]["namespace"]
-    said = [condition(item, "ReplicaFailure").get("message", "") for item in (workload, *owned)]
-    told = tuple(dict.fromkeys(text for text in said if text))
-    if any("exceeded quota" in text for text in told):
-        return [Reason("A ResourceQuota of the namespace allows no more.", (*told, *_quota_lines(quotas)),
-                       "Ask for less, free something, or have the quota raised.",
-                       f"kubectl -n {namespace} describe resourcequota")]  # fmt: skip
-    if told:
-        return [Reason("The API server refuses its pods.", told, look_with=_describe_workload(workload))]
-    if workload["spec"].get("replicas") == 0:
-        return [Reason("It asks for no pods: spec.replicas is 0.", look_with=_describe_workload(workload))]
-    if workload["spec"].get("paused") or workload["spec"].get("suspend"):
-        return [Reason("It is paused.", look_with=_describe_workload(workload))]
-    return [Reason("It has no pods, and its conditions don't say why.", look_with=_describe_workload(workload))]
-
-
-def _quota_lines(quotas: list[Object]) -> Iterator[str]:
-    for quota in quotas:
-        status = quota.get("status", {})
-        used = status.get("used", {})
-        for name, hard in sorted(status.get("hard", {}).items()):
-            yield f"quota {quota['metadata']['name']}: {name} used {used.get(name, '0')} of {hard}"
+def _held_back(facts: Facts, ready: Mapping[str, Any]) -> Reason:
+    """All containers are ready, the pod isn't."""
+    unmet = []
+    for gate in facts.pod["spec"].get("readinessGates") or []:
+        found = condition(facts.pod, gate["conditionType"])
+        if found.get("status") != "True":
+            said = f"{found['status']}, {found.get('message', '')}".rstrip(", ") if found else "no such condition yet"
+            unmet.append(f"{gate['conditionType']}: {said}")
+    if unmet:
+        return Reason("Its containers are ready, but the pod is not: a readiness gate is not met.", tuple(unmet),
+                      "Whoever the gate is for must set that condition on the pod.", _describe(facts))  # fmt: skip
+    said = f"{ready.get('reason', '')}: {ready.get('message', '')}".strip(": ")
+    return Reason("Its containers are ready, but the pod is not.", (said,) if said else (), look_with=_describe(facts))
 
 
 def _spec_of(pod: Object, container: str) -> dict[str, Any]:
@@ -309,10 +397,11 @@ def _event(event: Object) -> str:
     return f"event {event.get('reason')}: {event.get('message', '')}"
 
 
+def seen_at(event: Object) -> str:
+    """When it was seen last, as it stands there: such times sort as text."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
+
+
 def _describe(facts: Facts) -> str:
     return f"kubectl -n {facts.pod['metadata']['namespace']} describe pod {facts.pod['metadata']['name']}"
-
-
-def _describe_workload(workload: Object) -> str:
-    kind, meta = workload["kind"].lower(), workload["metadata"]
-    return f"kubectl -n {meta['namespace']} describe {kind} {meta['name']}"

@@ -13,6 +13,8 @@ from cluster.gpu.node.slices import HELD_TAINT, UNHEALTHY_TAINT
 
 DEVICE_TAINTS = {HELD_TAINT: "held by pods as nvidia.com/gpu", UNHEALTHY_TAINT: "faulty"}
 
+REFUSED = "UnexpectedAdmissionError"  # the kubelet's reason where a device plugin said no
+
 Entry = tuple[str, tuple[str, ...], str]  # what, details, what to do
 
 
@@ -25,7 +27,7 @@ def faulty(node: Object) -> str:
 def refused_at_admission(pod: Object) -> Iterator[Entry]:
     """The kubelet turned the pod away after the scheduler had chosen its node."""
     status = pod.get("status", {})
-    if status.get("reason") != "UnexpectedAdmissionError":
+    if status.get("reason") != REFUSED:
         return
     message = status.get("message", "")
     mend = "Delete the pod; its owner, if it has one, makes another."

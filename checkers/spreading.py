@@ -25,7 +25,8 @@ def refusals(pod: Object, nodes: Sequence[Object], pods: Iterable[Object]) -> di
     for rule in rules:
         counts, closed = _counts(rule, pod, nodes, placed, keys)
         fewest = 0 if len(counts) < rule.get("minDomains", 1) else min(counts.values(), default=0)
-        own = selects(_selector(rule, pod), _labels(pod))
+        selector = _selector(rule, pod)
+        own = selector is not None and selects(selector, _labels(pod))
         for node in nodes:
             value = _labels(node).get(rule["topologyKey"])
             if value is None:
@@ -40,6 +41,9 @@ def _counts(
 ) -> tuple[dict[str, int], set[str]]:
     """Matching pods for each value of the label, and the values all of whose nodes are closed to the pod."""
     key, selector = rule["topologyKey"], _selector(rule, pod)
+    matching: list[Object] = []  # a selector of nothing and one of everything alike count no pods
+    if selector and any(selector.values()):
+        matching = [other for other in placed if selects(selector, _labels(other))]
     domain: dict[str, str] = {}
     counts: dict[str, int] = {}
     open_values = set()
@@ -56,9 +60,9 @@ def _counts(
         counts.setdefault(labels[key], 0)
         if is_open:
             open_values.add(labels[key])
-    for other in placed:
+    for other in matching:
         value = domain.get(other["spec"]["nodeName"])
-        if value is not None and selects(selector, _labels(other)):
+        if value is not None:
             counts[value] += 1
     return counts, counts.keys() - open_values
 
@@ -72,11 +76,19 @@ def _said(rule: Mapping[str, Any], value: str, counts: Mapping[str, int], fewest
             f"one more would be over maxSkew {rule['maxSkew']}")  # fmt: skip
 
 
-def _selector(rule: Mapping[str, Any], pod: Object) -> dict[str, Any]:
-    selector = dict(rule.get("labelSelector") or {})
+def _selector(rule: Mapping[str, Any], pod: Object) -> dict[str, Any] | None:
+    """What the rule selects, with matchLabelKeys; None for no labelSelector, which takes no pod, not even its own.
+
+    An empty one takes its own pod, but the scheduler counts no others for it (countPodsMatchSelector).
+    """
+    selector = rule.get("labelSelector")
+    if selector is None:
+        return None
     own = _labels(pod)
-    same = {key: own[key] for key in rule.get("matchLabelKeys") or [] if key in own}
-    return {**selector, "matchLabels": {**(selector.get("matchLabels") or {}), **same}}
+    same = [{"key": key, "operator": "In", "values": [own[key]]} for key in rule.get("matchLabelKeys") or []
+            if key in own]  # fmt: skip
+    return {"matchLabels": selector.get("matchLabels"),
+            "matchExpressions": [*(selector.get("matchExpressions") or []), *same]}  # fmt: skip
 
 
 def _counts_here(other: Object, pod: Object) -> bool:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from checkers.explain import Facts, Reason, explain, workload_reasons
+from checkers.explain import Facts, Reason, explain, past_ends
+from checkers.explain_workloads import workload_reasons
 from checkers.report.terminal import plain
-from checkers.workloads import is_owned, is_ready
+from checkers.workloads import is_leaving, is_owned, is_ready
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
@@ -34,17 +36,54 @@ def explain_pod_named(workspace: Workspace, name: str, namespace: str, console: 
     where = namespace or _current(workspace)
     with Course.opened(workspace) as course:
         target = _find(course.api, name, where)
-        pod = target if target["kind"] == "Pod" else _worst_pod(course.api, target)
-        if pod is None:
-            owned, _ = course.api.list("ReplicaSet", where)
-            owned = [item for item in owned if is_owned(item, {target["metadata"]["uid"]})]
-            quotas, _ = course.api.list("ResourceQuota", where)
-            _show(
-                f"{target['kind']} {target['metadata']['name']}", "", workload_reasons(target, owned, quotas), console
-            )
-            return
-        reasons = explain(_facts(course.api, pod))
-    _show(f"Pod {pod['metadata']['name']}", pod.get("status", {}).get("phase", ""), reasons, console)
+        told = [_about_pod(course.api, target)] if target["kind"] == "Pod" else _about_workload(course.api, target)
+    for index, item in enumerate(told):
+        if index:
+            console.print()
+        _show(item, console)
+
+
+@dataclass(frozen=True)
+class _Told:
+    """What is said about a pod or a workload: `well` stands where no reasons are, `past` is no trouble any more."""
+
+    title: str
+    phase: str = ""
+    reasons: list[Reason] = field(default_factory=list)
+    well: str = ""
+    past: list[Reason] = field(default_factory=list)
+
+
+def _about_pod(api: Api, pod: Object) -> _Told:
+    facts = _facts(api, pod)
+    reasons, phase, past = explain(facts), pod.get("status", {}).get("phase", ""), []
+    well = ""
+    if is_ready(pod):
+        well = "Nothing is wrong with it: it runs and is ready."
+        past = [] if reasons else past_ends(facts)
+    elif phase == "Succeeded":
+        well = "Nothing is wrong with it: it has done its work."
+    elif not reasons:
+        look = f"kubectl -n {pod['metadata']['namespace']} describe pod {pod['metadata']['name']}"
+        reasons = [Reason("Nothing shows what it waits for. Look again in a moment.", look_with=look)]
+    return _Told(f"Pod {pod['metadata']['name']}", phase, reasons, well, past)
+
+
+def _about_workload(api: Api, workload: Object) -> list[_Told]:
+    """What keeps pods from being made, and what is wrong with the worst of those that are there."""
+    namespace, uid = workload["metadata"]["namespace"], workload["metadata"]["uid"]
+    owned = [item for item in api.list("ReplicaSet", namespace)[0] if is_owned(item, {uid})]
+    makers = {item["metadata"]["uid"] for item in owned} if workload["kind"] == "Deployment" else {uid}
+    pods = [pod for pod in api.list("Pod", namespace)[0] if is_owned(pod, makers)]
+    quotas, _ = api.list("ResourceQuota", namespace)
+    events, _ = api.list("Event", namespace, fieldSelector=f"involvedObject.uid={uid}")
+    reasons = workload_reasons(workload, owned, quotas, events, pods)
+    told = [_Told(f"{workload['kind']} {workload['metadata']['name']}", reasons=reasons)] if reasons else []
+    if pods:
+        worst = _about_pod(api, _worst(pods))
+        if worst.reasons or not told:
+            told.append(worst)
+    return told
 
 
 def _current(workspace: Workspace) -> str:
@@ -78,15 +117,14 @@ def _find(api: Api, name: str, namespace: str) -> Object:
     return {**found, "kind": found.get("kind", "Pod")}
 
 
-def _worst_pod(api: Api, workload: Object) -> Object | None:
-    """Of the workload's pods the newest one that isn't ready, else any."""
-    owners = {workload["metadata"]["uid"]}
-    namespace = workload["metadata"]["namespace"]
-    if workload["kind"] == "Deployment":
-        sets, _ = api.list("ReplicaSet", namespace)
-        owners = {item["metadata"]["uid"] for item in sets if is_owned(item, owners)}
-    pods = [pod for pod in api.list("Pod", namespace)[0] if is_owned(pod, owners)]
-    return max(pods, key=lambda pod: (not is_ready(pod), pod["metadata"]["creationTimestamp"]), default=None)
+def _worst(pods: list[Object]) -> Object:
+    """The newest one that isn't well, else one that is on its way out, else any."""
+
+    def rank(pod: Object) -> tuple[int, str]:
+        well = is_ready(pod) or pod.get("status", {}).get("phase") == "Succeeded"
+        return 0 if well else 1 if is_leaving(pod) else 2, pod["metadata"]["creationTimestamp"]
+
+    return max(pods, key=rank)
 
 
 def _facts(api: Api, pod: Object) -> Facts:
@@ -127,18 +165,22 @@ def _logs(api: Api, pod: Object) -> dict[str, str]:
     return found
 
 
-def _show(title: str, phase: str, reasons: list[Reason], console: Console) -> None:
-    console.print(Text.assemble((title, "bold"), f"  {phase}" if phase else ""))
-    if not reasons:
-        console.print(Text("Nothing is wrong with it: it runs and is ready.", style="green"))
-    for reason in reasons:
-        console.print()
-        console.print(Text(plain(reason.what), style="bold red"))
-        for line in reason.details:
-            console.print(Padding(Text(plain(line)), (0, 0, 0, 2)))
-        if reason.mend:
-            console.print(Padding(Text(reason.mend), (0, 0, 0, 2)))
-        if reason.look_with:
-            console.print(
-                Text("  look with  ", style="dim") + Text(plain(reason.look_with), style="cyan"), soft_wrap=True
-            )
+def _show(told: _Told, console: Console) -> None:
+    console.print(Text.assemble((told.title, "bold"), f"  {told.phase}" if told.phase else ""))
+    if not told.reasons:
+        console.print(Text(told.well, style="green"))
+    for reason in told.reasons:
+        _show_reason(reason, "bold red", console)
+    for reason in told.past:
+        _show_reason(reason, "", console)
+
+
+def _show_reason(reason: Reason, style: str, console: Console) -> None:
+    console.print()
+    console.print(Text(plain(reason.what), style=style))
+    for line in reason.details:
+        console.print(Padding(Text(plain(line)), (0, 0, 0, 2)))
+    if reason.mend:
+        console.print(Padding(Text(reason.mend), (0, 0, 0, 2)))
+    if reason.look_with:
+        console.print(Text("  look with  ", style="dim") + Text(plain(reason.look_with), style="cyan"), soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from checkers.explain import Facts, Reason, explain, workload_reasons
+from checkers.explain import Facts, Reason, explain, past_ends
 
 SCHEDULED = {"type": "PodScheduled", "status": "True"}
 READY = {"type": "Ready", "status": "True"}
@@ -257,6 +257,112 @@ def test_the_probe_of_one_container_is_not_shown_for_another() -> None:
     assert "side was slow" not in text(reason)
 
 
+NO_PROGRAM = 'exec: "pyhton": executable file not found in $PATH: unknown'
+NOT_FOUND = "Readiness probe failed: HTTP probe failed with statuscode: 404"
+
+
+@pytest.mark.parametrize("why", ["StartError", "ContainerCannotRun"])
+def test_a_program_that_could_not_be_started_is_told_in_the_runtime_s_words(why: str) -> None:
+    last = {"terminated": {"exitCode": 128, "reason": why, "message": NO_PROGRAM}}
+    crashed = container(restartCount=3, lastState=last, **waiting("CrashLoopBackOff", "back-off 40s"))
+    reason = only(Facts(pod(running(crashed))))
+    assert f"Container api could not be started ({why}, 3 restarts)" in reason.what
+    assert reason.details == (NO_PROGRAM,)
+    assert "said before it ended" not in reason.mend
+    assert "logs" not in reason.look_with  # it never ran, so there is no log
+
+
+def test_a_failed_start_that_is_tried_again_is_told_once() -> None:
+    last = {"terminated": {"exitCode": 128, "reason": "StartError", "message": NO_PROGRAM}}
+    reason = only(Facts(pod(running(container(restartCount=1, lastState=last, **waiting("RunContainerError", "no"))))))
+    assert "RunContainerError" in reason.what
+
+
+def test_what_the_container_left_as_its_last_message_is_shown() -> None:
+    last = {"terminated": {"exitCode": 3, "reason": "Error", "message": "no model\nat /models\n"}}
+    crashed = container(restartCount=1, lastState=last, **waiting("CrashLoopBackOff"))
+    assert only(Facts(pod(running(crashed)))).details == ("its last message: no model", "its last message: at /models")
+    reason = only(Facts(pod(running(crashed)), logs={"api": "start\nno model\nat /models"}))
+    assert reason.details == ("log: start", "log: no model", "log: at /models")  # FallbackToLogsOnError says it twice
+
+
+def test_an_end_that_has_a_reason_of_its_own_is_not_told_by_its_exit_code_alone() -> None:
+    lost = {"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located"}
+    reason = only(Facts(pod({"phase": "Failed", "containerStatuses": [container(state={"terminated": lost})]})))
+    assert "ended with exit code 137 (ContainerStatusUnknown)" in reason.what
+    assert "SIGKILL" not in reason.what
+    assert "its last message: The container could not be located" in reason.details
+
+
+@pytest.mark.parametrize(("word", "kind"), [("startup", "startupProbe"), ("liveness", "livenessProbe")])
+def test_a_container_that_a_probe_killed_tells_which_and_what_it_asked(word: str, kind: str) -> None:
+    killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
+    told = event("Killing", f"Container api failed {word} probe, will be restarted", kind="Normal", about="api")
+    refused = event("Unhealthy", f"{word.title()} probe failed: connection refused", about="api")
+    spec = probing(**{kind: {"tcpSocket": {"port": 8081}}})
+    reason = only(Facts(pod(running(killed), containers=spec), events=(refused, told), logs={"api": "loading"}))
+    assert f"its {word} probe failed, so it was restarted" in reason.what
+    assert "SIGKILL" not in reason.what
+    assert "a connection to port 8081" in reason.details[0]
+    assert reason.details[1:] == (f"event Killing: {told['message']}", f"event Unhealthy: {refused['message']}",
+                                  "log: loading")  # fmt: skip
+    assert "port" in reason.mend
+    other = container("side", restartCount=1, lastState=ended(1), **waiting("CrashLoopBackOff"))
+    assert "probe" not in text(only(Facts(pod(running(other)), events=(told,))))
+
+
+def test_of_two_probes_that_killed_a_container_the_later_is_told() -> None:
+    killed = container(restartCount=3, lastState=ended(137), **waiting("CrashLoopBackOff"))
+    words, times = ("startup", "liveness"), ("2026-01-01T00:09:00Z", "2026-01-01T00:01:00Z")
+    told = [event("Killing", f"Container api failed {word} probe, will be restarted", about="api") | {
+        "lastTimestamp": when} for word, when in zip(words, times, strict=True)]  # fmt: skip
+    assert "its startup probe failed" in only(Facts(pod(running(killed)), events=tuple(told))).what
+
+
+def test_a_container_that_runs_again_but_is_not_ready_is_told_by_its_probe_before_its_last_end() -> None:
+    back = container(restartCount=1, started=True, lastState=ended(1), state=RUNNING)
+    spec = probing(readinessProbe={"httpGet": {"path": "/redy", "port": 80}}, startupProbe={"tcpSocket": {"port": 80}})
+    slow = event("Unhealthy", "Startup probe failed: connection refused", about="api")  # it has started since
+    told = event("Unhealthy", NOT_FOUND, about="api")
+    facts = Facts(pod(running(back), containers=spec), events=(slow, told), logs={"api": "no model"})
+    now, before = explain(facts)
+    assert "readiness probe fails" in now.what
+    assert "GET /redy" in now.details[0]
+    assert "404" in now.details[1]
+    meaning = "the program ended with an error of its own"
+    assert before.what == f"Before that, container api ended with exit code 1: {meaning}, 1 restart so far."
+    assert before.details == ("log: no model",)
+    assert before.look_with.endswith("--previous")
+
+
+def test_a_container_that_starts_again_after_a_good_end_is_only_not_ready() -> None:
+    back = container(restartCount=1, lastState=ended(0, "Completed"), state=RUNNING)
+    assert "not ready yet" in only(Facts(pod(running(back)))).what
+    told = event("Killing", "Container api failed liveness probe, will be restarted", kind="Normal", about="api")
+    assert "its liveness probe failed" in explain(Facts(pod(running(back)), events=(told,)))[-1].what
+
+
+@pytest.mark.parametrize("last", [ended(1), ended(137, "OOMKilled"), ended(128, "StartError")])
+def test_an_old_crash_is_no_trouble_of_a_pod_that_is_ready_but_can_be_told_as_its_past(last: dict[str, Any]) -> None:
+    back = container(restartCount=2, ready=True, lastState=last, state=RUNNING)
+    facts = Facts(pod({**running(back), "conditions": [SCHEDULED, READY]}), logs={"api": "boom"})
+    assert explain(facts) == []
+    (past,) = past_ends(facts)
+    assert past.what.startswith("Before that, container api ")
+    assert past_ends(Facts(pod(running(container(ready=True, state=RUNNING))))) == []
+
+
+def test_a_sound_container_s_old_crash_is_not_blamed_for_the_trouble_of_another() -> None:
+    back = container(restartCount=2, ready=True, lastState=ended(1), state=RUNNING)
+    reason = only(Facts(pod(running(back, container("side", **waiting("ErrImagePull", "denied"))))))
+    assert "container side" in reason.what
+
+
+def test_an_image_that_can_not_be_had_now_goes_before_an_older_end() -> None:
+    changed = container(restartCount=2, lastState=ended(1), **waiting("ImagePullBackOff", "denied"))
+    assert "can't be had" in only(Facts(pod(running(changed)))).what
+
+
 def claiming(name: str = "data", node: str = "") -> Any:
     volumes = [{"name": "v", "persistentVolumeClaim": {"claimName": name}}, {"name": "tmp", "emptyDir": {}}]
     return pod({"phase": "Pending"}, node=node, volumes=volumes)
@@ -331,6 +437,13 @@ def test_a_bound_claim_is_no_reason() -> None:
     assert explain(facts) == []
 
 
+def test_what_a_pod_that_has_done_its_work_gave_back_is_not_missing() -> None:
+    released = {"metadata": {"name": "gpu", "namespace": "lab"}, "spec": {}, "status": {}}
+    done = claiming(node="worker") | {"status": {"phase": "Succeeded"}}
+    done["spec"]["resourceClaims"] = [{"name": "gpu", "resourceClaimName": "gpu"}]
+    assert explain(Facts(done, resource_claims=(released,))) == []
+
+
 def test_what_keeps_a_scheduled_pod_from_starting_is_in_its_warnings() -> None:
     mount = event("FailedMount", 'configmap "settings" not found')
     status = {"phase": "Pending", "containerStatuses": [container(**waiting("ContainerCreating"))]}
@@ -345,6 +458,71 @@ def test_an_evicted_pod_tells_why() -> None:
     assert reason.details == ("The node was low on memory.",)
 
 
+@pytest.mark.parametrize(("why", "said"), [
+    ("OutOfcpu", "Node worker had no room for it any more (OutOfcpu)"),
+    ("OutOfnvidia.com/gpu", "Node worker had no room for it any more (OutOfnvidia.com/gpu)"),
+    ("DeadlineExceeded", "activeDeadlineSeconds"), ("NodeAffinity", "The pod has failed (NodeAffinity)"),
+    ("", "The pod has failed."),
+])  # fmt: skip
+def test_a_failed_pod_tells_its_own_reason_with_events_and_without(why: str, said: str) -> None:
+    status = {"phase": "Failed", "reason": why, "message": "Node didn't have enough resource: cpu"}
+    warning = event(why or "Odd", "as the kubelet saw it")
+    for events in ((), (warning,)):
+        reason = only(Facts(pod(status), events=events))
+        assert said in reason.what
+        assert reason.details[0] == "Node didn't have enough resource: cpu"
+        assert "containers are not up yet" not in text(reason)
+
+
+def test_a_failed_pod_whose_device_plugin_refused_is_told_once() -> None:
+    status = {"phase": "Failed", "reason": "UnexpectedAdmissionError", "message": "Allocate failed"}
+    assert "device plugin refused" in only(Facts(pod(status))).what
+
+
+def test_a_deadline_goes_before_the_end_that_it_brought() -> None:
+    status = {"phase": "Failed", "reason": "DeadlineExceeded", "containerStatuses": [container(state=ended(143))]}
+    first, second = explain(Facts(pod(status)))
+    assert "activeDeadlineSeconds" in first.what
+    assert "143" in second.what
+
+
+def unready(**more: Any) -> dict[str, Any]:
+    """All containers are ready, the pod isn't."""
+    not_ready = {"type": "Ready", "status": "False", **more}
+    up = {"type": "ContainersReady", "status": "True"}
+    return {**running(container(ready=True, state=RUNNING)), "conditions": [SCHEDULED, up, not_ready]}
+
+
+def test_a_readiness_gate_that_is_not_met_is_named() -> None:
+    status = unready(reason="ReadinessGatesNotReady", message="corresponding condition of pod readiness gate missing")
+    status["conditions"].append({"type": "b.io/up", "status": "False", "message": "no target yet"})
+    status["conditions"].append({"type": "c.io/met", "status": "True"})
+    gates = [{"conditionType": kind} for kind in ("a.io/up", "b.io/up", "c.io/met")]
+    old = event("FailedScheduling", "0/1 nodes are available")
+    reason = only(Facts(pod(status, readinessGates=gates), events=(old,), nodes=(node(),)))
+    assert "containers are ready, but the pod is not" in reason.what
+    assert "readiness gate" in reason.what
+    assert reason.details == ("a.io/up: no such condition yet", "b.io/up: False, no target yet")
+
+
+def test_a_pod_that_is_not_ready_for_another_reason_tells_its_condition() -> None:
+    reason = only(Facts(pod(unready(reason="Odd", message="as it is")), nodes=(node(),)))
+    assert "containers are ready, but the pod is not" in reason.what
+    assert reason.details == ("Odd: as it is",)
+
+
+@pytest.mark.parametrize("status", [unready(), {"phase": "Pending"}])
+def test_a_pod_on_a_node_that_is_lost_is_told_so(status: dict[str, Any]) -> None:
+    lost = node()
+    lost["status"]["conditions"] = [{"type": "Ready", "status": "Unknown", "message": "Kubelet stopped posting."}]
+    reason = only(Facts(pod(status), nodes=(node("other"), lost)))
+    assert reason.what == "Its node worker is not Ready."
+    assert reason.details == ("Kubelet stopped posting.",)
+    assert reason.look_with == "kubectl describe node worker"
+    done = pod({"phase": "Succeeded"})
+    assert explain(Facts(done, nodes=(lost,))) == []
+
+
 def test_a_deleted_pod_names_the_finalizers_that_keep_it() -> None:
     meta = {"deletionTimestamp": "2026-01-01T00:00:00Z", "finalizers": ["example.com/keep"]}
     reason = only(Facts(pod(running(container(state=RUNNING)), meta=meta)))
@@ -357,37 +535,3 @@ def test_a_deleted_pod_without_finalizers_only_needs_time() -> None:
     reason = only(Facts(pod(node="", meta=meta)))
     assert "45 s" in reason.what
     assert "Wait" in reason.mend
-
-
-def workload(kind: str = "Deployment", failure: str = "", **spec: Any) -> dict[str, Any]:
-    told = [{"type": "ReplicaFailure", "status": "True", "message": failure}] if failure else []
-    meta = {"name": "api", "namespace": "lab"}
-    return {"kind": kind, "metadata": meta, "spec": {"replicas": 2, **spec}, "status": {"conditions": told}}
-
-
-def test_a_quota_that_is_used_up_is_told_with_numbers() -> None:
-    said = 'pods "api-1" is forbidden: exceeded quota: small, requested: cpu=2, used: cpu=3, limited: cpu=4'
-    used = {"hard": {"cpu": "4", "pods": "10"}, "used": {"cpu": "3"}}
-    quota = {"metadata": {"name": "small"}, "status": used}
-    (reason,) = workload_reasons(workload(), [workload("ReplicaSet", said), workload("ReplicaSet", said)], [quota])
-    assert "ResourceQuota" in reason.what
-    assert reason.details == (said, "quota small: cpu used 3 of 4", "quota small: pods used 0 of 10")
-    assert reason.look_with == "kubectl -n lab describe resourcequota"
-
-
-@pytest.mark.parametrize(
-    ("item", "owned", "said"),
-    [
-        (workload(failure="must not be privileged"), [], "refuses"),
-        (workload(), [workload("ReplicaSet", "must not be privileged")], "refuses"),
-        (workload(replicas=0), [], "replicas is 0"),
-        (workload(paused=True), [], "paused"),
-        (workload("Job", suspend=True), [], "paused"),
-        (workload(), [], "don't say why"),
-    ],
-)
-def test_a_workload_without_pods_tells_what_its_controller_was_told(item: Any, owned: list[Any], said: str) -> None:
-    (reason,) = workload_reasons(item, owned, [])
-    assert said in reason.what
-    assert reason.look_with == f"kubectl -n lab describe {item['kind'].lower()} api"
-    assert ("must not be privileged" in text(reason)) is (said == "refuses")

@@ -82,3 +82,29 @@ def test_a_node_without_the_label_is_no_place_and_a_wish_keeps_nobody_away() -> 
     assert refusals(pod(rule()), [bare, EAST], [])["b"] == ["it has no label region to spread over"]
     assert kept_away(pod(rule(whenUnsatisfiable="ScheduleAnyway")), [bare, EAST, WEST], pod(node="e")) == set()
     assert kept_away(pod(), [bare, EAST]) == set()
+
+
+def without_selector() -> dict[str, Any]:
+    return {key: value for key, value in rule().items() if key != "labelSelector"}
+
+
+@pytest.mark.parametrize("blind", [
+    without_selector(), rule(labelSelector=None), rule(labelSelector={}),
+    rule(labelSelector={"matchLabels": {}, "matchExpressions": []}), rule(labelSelector={}, matchLabelKeys=["hash"]),
+    {**without_selector(), "minDomains": 3}, rule(labelSelector={}, minDomains=3),
+    {**without_selector(), "matchLabelKeys": ["app"]},
+])  # fmt: skip
+def test_a_rule_that_names_no_pods_counts_none_and_keeps_the_pod_only_from_nodes_without_the_label(blind: Any) -> None:
+    there = [pod(node="e"), pod(node="e"), pod(node="e", labels={})]
+    assert refusals(pod(blind), [EAST, WEST], there) == {"e": [], "w": []}
+    assert kept_away(pod(blind), [node("b", None), EAST], *there) == {"b"}
+
+
+def test_match_label_keys_that_the_pod_has_make_an_empty_selector_count() -> None:
+    wanted = pod(rule(labelSelector={}, matchLabelKeys=["app"]))
+    assert kept_away(wanted, [EAST, WEST], pod(node="e"), pod(node="w", labels={"app": "other"})) == {"e"}
+
+
+def test_a_match_label_key_adds_to_the_selector_and_takes_nothing_from_it() -> None:
+    other = pod(rule(matchLabelKeys=["app"]), labels={"app": "other"})
+    assert kept_away(other, [EAST, WEST], pod(node="e"), pod(node="e", labels={"app": "other"})) == set()
