@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 
 from cluster.api import Api
 from cluster.gpu.devices import NodeGpus, gpus
-from cluster.gpu.node import cdi, protos
+from cluster.gpu.node import cdi, dra, protos
 from cluster.gpu.node.allocations import Edits
 from cluster.gpu.node.dra import DRIVER, DraPlugin
 from cluster.gpu.node.slices import allocated_claims, device_names, devices, resource_slices
@@ -35,16 +36,29 @@ class FakeApi:
         self.claims = {("team", "mine"): claim("gpu-0")}
         self.slices: dict[str, dict[str, Any]] = {}
         self.writes = 0
+        self.now = "2026-11-25T12:00:00Z"
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
         return {"metadata": {"uid": "node-uid"}} if kind == "Node" else self.claims.get((namespace, name))
 
     def list(self, kind: str, **selectors: str) -> Any:
-        return list(self.slices.values()), "1"
+        return copy.deepcopy(list(self.slices.values())), "1"
 
     def apply(self, item: dict[str, Any], *, manager: str) -> None:
         self.writes += 1
-        self.slices[item["metadata"]["name"]] = item
+        self.slices[item["metadata"]["name"]] = self._as_kept(item)
+
+    def _as_kept(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Quantities in their canonical form, and a time on each taint that comes without."""
+        kept = copy.deepcopy(item)
+        for device in kept["spec"]["devices"]:
+            for amount in device["capacity"].values():
+                number, unit = int(amount["value"][:-2]), amount["value"][-2:]
+                mib = number * {"Mi": 1, "Gi": 1024}[unit]
+                amount["value"] = f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
+            for taint in device.get("taints", []):
+                taint.setdefault("timeAdded", self.now)
+        return kept
 
     def delete(self, kind: str, name: str) -> None:
         del self.slices[name]
@@ -175,10 +189,41 @@ def test_slices_are_written_only_when_something_changed(bench: Bench) -> None:
     assert [len(device.get("taints", [])) for device in written["spec"]["devices"]] == [0, 1]
 
 
+def test_slices_stay_as_they_are_though_the_server_writes_them_otherwise(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dra, "RECHECK_SECONDS", 0.0)
+    bench.held.add(TWO[1].uuid)
+    for _ in range(3):
+        bench.plugin.publish({})
+    assert bench.api.writes == 1
+
+
+def test_amounts_are_the_same_in_whatever_unit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dra, "RECHECK_SECONDS", 0.0)
+    bench.plugin.publish({})
+    for device in next(iter(bench.api.slices.values()))["spec"]["devices"]:
+        device["capacity"]["memory"]["value"] = "15360Mi"
+    bench.plugin.publish({})
+    assert bench.api.writes == 1
+    next(iter(bench.api.slices.values()))["spec"]["devices"][0]["capacity"]["memory"]["value"] = "16G"
+    bench.plugin.publish({})
+    assert bench.api.writes == 2
+
+
+def test_a_taint_that_stays_keeps_its_time(bench: Bench) -> None:
+    bench.held.add(TWO[1].uuid)
+    bench.plugin.publish({})
+    bench.api.now = "2026-11-25T13:00:00Z"
+    bench.plugin.publish({TWO[1].uuid: "Xid 79"})
+    taints = next(iter(bench.api.slices.values()))["spec"]["devices"][1]["taints"]
+    assert [one["timeAdded"][11:13] for one in taints] == ["12", "13"]
+
+
 def test_attributes_are_what_selectors_of_real_drivers_ask_for() -> None:
     whole, large, _ = devices(CUT, (), {})
     assert whole["name"] == "gpu-0"
-    assert whole["capacity"]["memory"]["value"] == "81920Mi"
+    assert whole["capacity"]["memory"]["value"] == "80Gi"
     assert whole["attributes"]["productName"]["string"] == "NVIDIA A100-SXM4-80GB"
     assert whole["attributes"]["cudaComputeCapability"]["version"] == "8.0.0"
     assert whole["attributes"]["driverVersion"]["version"] == "580.95.5"

@@ -18,7 +18,16 @@ from cluster.api import Api, ApiError, Unreachable
 from cluster.gpu.devices import Gpu, relatives
 from cluster.gpu.node import cdi, protos, serving
 from cluster.gpu.node.allocations import Edits
-from cluster.gpu.node.slices import DRIVER, allocated_claims, device_names, devices, resource_slices, results
+from cluster.gpu.node.slices import (
+    DRIVER,
+    allocated_claims,
+    device_names,
+    devices,
+    meaning,
+    resource_slices,
+    results,
+    with_times,
+)
 
 __all__ = ["DRIVER", "DraPlugin", "Holdings", "allocated_claims"]
 
@@ -178,9 +187,10 @@ class DraPlugin:
         present, _ = self._api.list("ResourceSlice", fieldSelector=f"spec.nodeName={self._node},spec.driver={DRIVER}")
         generation = max((one["spec"]["pool"]["generation"] for one in present), default=0)
         listed = sorted(present, key=lambda one: str(one["metadata"]["name"]))
-        if [device for one in listed for device in one["spec"].get("devices") or []] != wanted:
+        known = [device for one in listed for device in one["spec"].get("devices") or []]
+        if [meaning(device) for device in known] != [meaning(device) for device in wanted]:
             generation += 1
-            fresh = resource_slices(self._node, wanted, generation)
+            fresh = resource_slices(self._node, with_times(wanted, known), generation)
             owner = self._owner()
             for item in fresh:
                 item["metadata"]["ownerReferences"] = [owner]
