@@ -6,6 +6,7 @@ One process, since all of it is about the same silicon: the kubelet's plugins an
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,10 +100,10 @@ class Agent:
         self._install_smi()
         self._allocations.restore()
         threads = [
-            follow(self._api, "Node", self._node_changed, stop, fieldSelector=f"metadata.name={self._node}"),
-            follow(self._api, "ConfigMap", self._configs_changed, stop, namespace=NAMESPACE,
-                   fieldSelector=f"metadata.name={sharing.CONFIG_MAP}"),
-            follow(self._api, "ResourceClaim", self._claims_changed, stop),
+            self._follow("Node", self._node_changed, stop, fieldSelector=f"metadata.name={self._node}"),
+            self._follow("ConfigMap", self._configs_changed, stop, namespace=NAMESPACE,
+                         fieldSelector=f"metadata.name={sharing.CONFIG_MAP}"),
+            self._follow("ResourceClaim", self._claims_changed, stop),
         ]  # fmt: skip
         with Pages(METRICS_PORT, self.moment):
             version = -1
@@ -116,6 +117,12 @@ class Agent:
         self._sessions.close()
         for thread in threads:
             thread.join(timeout=2)
+
+    def _follow(
+        self, kind: str, on_change: Callable[[list[Object]], None], stop: Stop, *, namespace: str = "", **selectors: str
+    ) -> threading.Thread:
+        report = functools.partial(self._problem, f"watching {kind}")
+        return follow(self._api, kind, on_change, stop, namespace=namespace, report=report, **selectors)
 
     def moment(self) -> Moment:
         """All of the node's GPUs as they are now."""
