@@ -7,8 +7,10 @@ not the socket, so that a restarted agent can put a new socket in its place.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster.gpu.devices import uuid_of
+
+log = logging.getLogger(__name__)
 
 SOCKET = "gpu.sock"
 IDS = "devices.json"
@@ -58,12 +62,16 @@ class Allocations:
         self._made: dict[str, float] = {}
 
     def restore(self) -> None:
-        """Listen again for the containers that an earlier agent left running."""
+        """Listen again for the containers that an earlier agent left running.
+
+        A folder whose list can't be read serves nobody; it goes when no container has its devices.
+        """
         self._folder.mkdir(parents=True, exist_ok=True)
-        for kept in sorted(self._folder.glob(f"*/{IDS}")):
-            ids = json.loads(kept.read_text())
-            self._made[kept.parent.name] = self._clock()
-            self._listen(kept.parent / SOCKET, ids, kept.parent.name)
+        for folder in sorted(one for one in self._folder.iterdir() if one.is_dir()):
+            self._made[folder.name] = self._clock()
+            ids = _read(folder / IDS)
+            if ids:
+                self._listen(folder / SOCKET, ids, folder.name)
 
     def prepare(self, ids: Sequence[str], key: str = "") -> Edits:
         """Make the folder of a container with these devices, or find it, and say what goes into the container.
@@ -73,9 +81,9 @@ class Allocations:
         key = key or key_of(ids)
         with self._lock:
             folder = self._folder / key
+            self._made[key] = self._clock()  # first: what is left of a failed attempt goes too
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / IDS).write_text(json.dumps(sorted(ids)))
-            self._made[key] = self._clock()
+            _write(folder / IDS, ids)
             self._listen(folder / SOCKET, sorted(ids), key)
         visible = dict.fromkeys(uuid_of(one) for one in sorted(ids))
         return Edits({VISIBLE: ",".join(visible)}, {IN_CONTAINER: f"{self._on_node}/{key}", SMI: self._smi})
@@ -90,3 +98,25 @@ class Allocations:
                     self._forget(key)
                     shutil.rmtree(self._folder / key, ignore_errors=True)
                     del self._made[key]
+
+
+def _write(path: Path, ids: Sequence[str]) -> None:
+    """In one step: neither a full disk nor a kill leaves half a list."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text(json.dumps(sorted(ids)))
+    fresh.rename(path)
+
+
+def _read(path: Path) -> list[str]:
+    """Nothing where there is no list; one that can't be read is removed."""
+    try:
+        ids = json.loads(path.read_text())
+        if isinstance(ids, list) and all(isinstance(one, str) for one in ids):
+            return ids
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError) as failed:
+        log.warning("%s can't be read: %s", path, failed)
+    with contextlib.suppress(OSError):
+        path.unlink()
+    return []
