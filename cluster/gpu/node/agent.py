@@ -78,7 +78,7 @@ class Agent:
         self._sessions = SessionServer(self._silicon, smi=self._smi)
         self._allocations = Allocations(
             folders.state / "allocations", f"{folders.on_node}/allocations", f"{folders.on_node}/bin/nvidia-smi",
-            self._sessions.listen, self._sessions.forget, time.monotonic,
+            self._sessions.listen, self._sessions.forget, time.monotonic, tuple(devices.by_id(self._gpus)),
         )  # fmt: skip
         self._servers: dict[str, PluginServer] = {}
         self._pod_resources = PodResources(folders.pod_resources)

@@ -46,11 +46,15 @@ def key_of(ids: Sequence[str]) -> str:
 
 
 class Allocations:
-    """The folders below `folder`. `on_node` is the same folder's path on the node, `smi` nvidia-smi's there."""
+    """The folders below `folder`. `on_node` is the same folder's path on the node, `smi` nvidia-smi's there.
+
+    `order` are the node's devices (UUIDs) by bus ID: that is how the driver numbers them, and so all that a container
+    sees of its own goes by it.
+    """
 
     def __init__(
         self, folder: Path, on_node: str, smi: str, listen: Listen, forget: Callable[[str], None],
-        clock: Callable[[], float],
+        clock: Callable[[], float], order: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self._folder = folder
         self._on_node = on_node
@@ -58,6 +62,7 @@ class Allocations:
         self._listen = listen
         self._forget = forget
         self._clock = clock
+        self._place = {uuid: place for place, uuid in enumerate(order)}
         self._lock = threading.Lock()
         self._made: dict[str, float] = {}
 
@@ -71,7 +76,7 @@ class Allocations:
             self._made[folder.name] = self._clock()
             ids = _read(folder / IDS)
             if ids:
-                self._listen(folder / SOCKET, ids, folder.name)
+                self._listen(folder / SOCKET, self._ordered(ids), folder.name)
 
     def prepare(self, ids: Sequence[str], key: str = "") -> Edits:
         """Make the folder of a container with these devices, or find it, and say what goes into the container.
@@ -84,9 +89,12 @@ class Allocations:
             self._made[key] = self._clock()  # first: what is left of a failed attempt goes too
             folder.mkdir(parents=True, exist_ok=True)
             _write(folder / IDS, ids)
-            self._listen(folder / SOCKET, sorted(ids), key)
-        visible = dict.fromkeys(uuid_of(one) for one in sorted(ids))
+            self._listen(folder / SOCKET, self._ordered(ids), key)
+        visible = dict.fromkeys(uuid_of(one) for one in self._ordered(ids))
         return Edits({VISIBLE: ",".join(visible)}, {IN_CONTAINER: f"{self._on_node}/{key}", SMI: self._smi})
+
+    def _ordered(self, ids: Sequence[str]) -> list[str]:
+        return sorted(ids, key=lambda one: (self._place.get(uuid_of(one), len(self._place)), one))
 
     def keep(self, held: Collection[str]) -> None:
         """Remove the folders whose keys are not among `held`: no container has their devices any more."""
