@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -121,6 +122,53 @@ def test_a_claim_is_prepared_once_and_unprepared(bench: Bench) -> None:
     for _ in range(2):
         assert not bench.call("Unprepare", "u-1")["u-1"].error
     assert bench.plugin.keys() == set()
+
+
+def granted(bench: Bench, prepared: Any, request: str = "") -> tuple[str, str]:
+    """What a container sees that names this request of the claim, or none: visible devices, and its socket's folder.
+
+    The kubelet picks CDI devices by request (cdiDevicesAsList), the runtime applies their edits one after the other.
+    """
+    document = json.loads(next(bench.folder.glob("cdi/*.json")).read_text())
+    edits = {f"{document['kind']}={one['name']}": one["containerEdits"] for one in document["devices"]}
+    chosen = [one for one in prepared.devices if not request or request in one.request_names]
+    environment, mounts = {}, {}
+    for edit in [edits[id_] for one in chosen for id_ in one.cdi_device_ids]:
+        environment |= dict(line.split("=", 1) for line in edit["env"])
+        mounts |= {mount["containerPath"]: mount["hostPath"] for mount in edit["mounts"]}
+    return environment["NVIDIA_VISIBLE_DEVICES"], mounts["/run/kailab-gpu"]
+
+
+def test_a_container_gets_the_devices_of_the_request_that_it_names(bench: Bench) -> None:
+    bench.api.claims[("team", "mine")] = claim("gpu-0", "gpu-1")
+    first, second = (gpu.uuid for gpu in TWO)
+    for _ in range(2):  # the second time from the record
+        found = bench.call("Prepare", "u-1")["u-1"]
+        assert granted(bench, found, "r0") == (first, "/node/claim-u-1-0")
+        assert granted(bench, found, "r1") == (second, "/node/claim-u-1-1")
+        assert granted(bench, found) == (f"{first},{second}", "/node/claim-u-1")
+    assert bench.plugin.keys() == {"claim-u-1", "claim-u-1-0", "claim-u-1-1"}
+    assert not bench.call("Unprepare", "u-1")["u-1"].error
+    assert bench.plugin.keys() == set()
+
+
+def test_several_devices_of_one_request_come_together(bench: Bench) -> None:
+    both = claim("gpu-0", "gpu-1")
+    for one in both["status"]["allocation"]["devices"]["results"]:
+        one["request"] = "gpus"
+    bench.api.claims[("team", "mine")] = both
+    found = bench.call("Prepare", "u-1")["u-1"]
+    everything = (",".join(gpu.uuid for gpu in TWO), "/node/claim-u-1")
+    assert granted(bench, found) == granted(bench, found, "gpus") == everything
+    assert len(found.devices) == 2
+
+
+def test_a_claim_that_an_earlier_agent_prepared_keeps_what_it_has(bench: Bench) -> None:
+    devices = [{"name": "gpu-0", "requests": ["r0"]}, {"name": "gpu-1", "requests": ["r1"]}]
+    cdi.write(bench.folder / "cdi", "u-1", {"": Edits()}, {"claim": "team/mine", "devices": devices})
+    found = bench.call("Prepare", "u-1")["u-1"]
+    assert {id_ for one in found.devices for id_ in one.cdi_device_ids} == {"k8s.gpu.nvidia.com/claim=u-1"}
+    assert bench.plugin.keys() == {"claim-u-1"}
 
 
 def test_prepared_claims_survive_a_restart(bench: Bench) -> None:
