@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -194,10 +195,17 @@ def fleet_up(nodes: int, model: str, gpus: int, regions: int, zones: int, file: 
     with _api() as api, _bar("joining", len(wanted)) as progress:
         scale.join(api, wanted, progress)
     with _api() as api, _bar("Ready", len(wanted)) as progress:
-        scale.wait_ready(api, len(wanted), progress)
+        before = 0
+        for group, count in scale.groups(wanted).items():  # labs' fleets and others' may be there too
+            scale.wait_ready(api, count, functools.partial(_further, progress, before), group=group)
+            before += count
     places = ", ".join(f"{zone} {count}" for zone, count in sorted(scale.spread(wanted).items()))
     click.echo(f"{len(wanted)} simulated nodes are Ready after {time.monotonic() - started:.1f} s: {places}")
     click.echo("pods for them tolerate kwok.x-k8s.io/node and nvidia.com/gpu; kailab gpu fleet down removes all of it")
+
+
+def _further(progress: Callable[[int], None], before: int, done: int) -> None:
+    progress(before + done)
 
 
 @fleet_app.command("down")

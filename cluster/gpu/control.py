@@ -65,12 +65,14 @@ def fault(api: Api, where: Slot, what: GpuFault) -> None:
 
     def change(node: Object) -> dict[str, str | None]:
         _require(api, where, node)
-        present = faults.wanted(node["metadata"].get("annotations") or {})
-        if where.index in present:
+        present = faults.wanted(node["metadata"].get("annotations") or {}).get(where.index)
+        if present is not None and not faults.is_momentary(present):
             raise KailabError(
-                f"GPU {where} has a fault already: {faults.describe(present[where.index])}.",
+                f"GPU {where} has a fault already: {faults.describe(present)}.",
                 mend=f"kailab gpu heal {where}, then break it another way",
             )
+        if faults.is_momentary(what) and SIMULATED in (node["metadata"].get("labels") or {}):
+            return {}  # nothing runs there that could die, and no agent that would take the annotation away again
         return {f"{faults.ANNOTATION}{where.index}": faults.to_text(what)}
 
     _annotate(api, where, change)

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from cluster.errors import KailabError
 from cluster.gpu.devices import MOST_GPUS, NodeGpus
 from cluster.gpu.models import COMPUTE_SLICES, MEMORY_SLICES, MODELS, Model
+from cluster.gpu.node import documents
 from cluster.gpu.node import sharing as sharing_files
-from cluster.yamls import load
 
 PATH = Path(__file__).with_name("fleet.yaml")
 MOST_NODES = 5000  # Kubernetes' own limit (kubernetes.io/docs/setup/best-practices/cluster-large)
@@ -114,16 +113,29 @@ def mig_problem(model: Model, names: Sequence[str]) -> str:
 def read(path: Path = PATH) -> Fleet:
     """Raises KailabError with the line or field at fault."""
     try:
-        return Fleet.model_validate(load(path.read_text()))
+        return Fleet.model_validate(documents.read(path.read_text()))
     except OSError as missing:
         raise KailabError(f"{path} can't be read.", why=str(missing), mend="check the path") from None
-    except yaml.YAMLError as broken:
-        raise KailabError(f"{path.name} is not YAML.", why=str(broken), mend=f"correct {path}") from None
+    except UnicodeDecodeError as binary:
+        raise KailabError(f"{path.name} is not a text file.", why=str(binary), mend="check the path") from None
     except ValidationError as wrong:
         raise KailabError(
-            f"{path.name} does not describe a fleet.", why="\n".join(_explain(error) for error in wrong.errors()),
+            f"{path.name} does not describe a fleet.", why="\n".join(map(_explain, _causes(wrong.errors()))),
             mend=f"correct {path}; nothing was changed in the cluster",
         ) from None  # fmt: skip
+    except ValueError as broken:
+        raise KailabError(f"{path.name} is not YAML.", why=str(broken), mend=f"correct {path}") from None
+
+
+def _causes(errors: Sequence[Any]) -> list[Any]:
+    """Without a list's being too short for the sole reason that pydantic leaves out the entries with errors."""
+    places = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(len(place) > len(error["loc"]) and place[: len(error["loc"])] == error["loc"] for place in places)
+    ]
 
 
 def _explain(error: Any) -> str:

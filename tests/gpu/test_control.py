@@ -123,6 +123,20 @@ def test_a_simulated_nodes_status_follows() -> None:
     assert made.node["status"]["conditions"][-1]["status"] == "True"
 
 
+def test_an_applications_error_leaves_nothing_on_a_simulated_node() -> None:
+    made, api = fake(simulated=True)
+    application = GpuFault(Fault.XID, 31)
+    for _ in range(2):
+        control.fault(api, control.slot("gpu-a/1"), application)
+    assert annotations(made) == {}
+    with pytest.raises(KailabError, match="There is no GPU"):
+        control.fault(api, control.slot("gpu-a/7"), application)
+    made.node["metadata"]["annotations"][f"{faults.ANNOTATION}1"] = faults.to_text(application)  # of earlier versions
+    control.fault(api, control.slot("gpu-a/1"), LOST)
+    assert annotations(made) == {1: LOST}
+    assert made.node["status"]["allocatable"] == {"nvidia.com/gpu": "1"}
+
+
 def test_gpus_in_slices_can_fail_too() -> None:
     for simulated in (False, True):
         made, api = fake(simulated=simulated, spec=CUT)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +13,7 @@ import pytest
 
 from cluster.api import Api
 from cluster.gpu.devices import NodeGpus, gpus
-from cluster.gpu.node import cdi, protos
+from cluster.gpu.node import cdi, dra, protos
 from cluster.gpu.node.allocations import Edits
 from cluster.gpu.node.dra import DRIVER, DraPlugin
 from cluster.gpu.node.slices import allocated_claims, device_names, devices, resource_slices
@@ -35,16 +37,29 @@ class FakeApi:
         self.claims = {("team", "mine"): claim("gpu-0")}
         self.slices: dict[str, dict[str, Any]] = {}
         self.writes = 0
+        self.now = "2026-11-25T12:00:00Z"
 
     def get(self, kind: str, name: str, namespace: str = "") -> Any:
         return {"metadata": {"uid": "node-uid"}} if kind == "Node" else self.claims.get((namespace, name))
 
     def list(self, kind: str, **selectors: str) -> Any:
-        return list(self.slices.values()), "1"
+        return copy.deepcopy(list(self.slices.values())), "1"
 
     def apply(self, item: dict[str, Any], *, manager: str) -> None:
         self.writes += 1
-        self.slices[item["metadata"]["name"]] = item
+        self.slices[item["metadata"]["name"]] = self._as_kept(item)
+
+    def _as_kept(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Quantities in their canonical form, and a time on each taint that comes without."""
+        kept = copy.deepcopy(item)
+        for device in kept["spec"]["devices"]:
+            for amount in device["capacity"].values():
+                number, unit = int(amount["value"][:-2]), amount["value"][-2:]
+                mib = number * {"Mi": 1, "Gi": 1024}[unit]
+                amount["value"] = f"{mib // 1024}Gi" if mib % 1024 == 0 else f"{mib}Mi"
+            for taint in device.get("taints", []):
+                taint.setdefault("timeAdded", self.now)
+        return kept
 
     def delete(self, kind: str, name: str) -> None:
         del self.slices[name]
@@ -107,6 +122,53 @@ def test_a_claim_is_prepared_once_and_unprepared(bench: Bench) -> None:
     for _ in range(2):
         assert not bench.call("Unprepare", "u-1")["u-1"].error
     assert bench.plugin.keys() == set()
+
+
+def granted(bench: Bench, prepared: Any, request: str = "") -> tuple[str, str]:
+    """What a container sees that names this request of the claim, or none: visible devices, and its socket's folder.
+
+    The kubelet picks CDI devices by request (cdiDevicesAsList), the runtime applies their edits one after the other.
+    """
+    document = json.loads(next(bench.folder.glob("cdi/*.json")).read_text())
+    edits = {f"{document['kind']}={one['name']}": one["containerEdits"] for one in document["devices"]}
+    chosen = [one for one in prepared.devices if not request or request in one.request_names]
+    environment, mounts = {}, {}
+    for edit in [edits[id_] for one in chosen for id_ in one.cdi_device_ids]:
+        environment |= dict(line.split("=", 1) for line in edit["env"])
+        mounts |= {mount["containerPath"]: mount["hostPath"] for mount in edit["mounts"]}
+    return environment["NVIDIA_VISIBLE_DEVICES"], mounts["/run/kailab-gpu"]
+
+
+def test_a_container_gets_the_devices_of_the_request_that_it_names(bench: Bench) -> None:
+    bench.api.claims[("team", "mine")] = claim("gpu-0", "gpu-1")
+    first, second = (gpu.uuid for gpu in TWO)
+    for _ in range(2):  # the second time from the record
+        found = bench.call("Prepare", "u-1")["u-1"]
+        assert granted(bench, found, "r0") == (first, "/node/claim-u-1-0")
+        assert granted(bench, found, "r1") == (second, "/node/claim-u-1-1")
+        assert granted(bench, found) == (f"{first},{second}", "/node/claim-u-1")
+    assert bench.plugin.keys() == {"claim-u-1", "claim-u-1-0", "claim-u-1-1"}
+    assert not bench.call("Unprepare", "u-1")["u-1"].error
+    assert bench.plugin.keys() == set()
+
+
+def test_several_devices_of_one_request_come_together(bench: Bench) -> None:
+    both = claim("gpu-0", "gpu-1")
+    for one in both["status"]["allocation"]["devices"]["results"]:
+        one["request"] = "gpus"
+    bench.api.claims[("team", "mine")] = both
+    found = bench.call("Prepare", "u-1")["u-1"]
+    everything = (",".join(gpu.uuid for gpu in TWO), "/node/claim-u-1")
+    assert granted(bench, found) == granted(bench, found, "gpus") == everything
+    assert len(found.devices) == 2
+
+
+def test_a_claim_that_an_earlier_agent_prepared_keeps_what_it_has(bench: Bench) -> None:
+    devices = [{"name": "gpu-0", "requests": ["r0"]}, {"name": "gpu-1", "requests": ["r1"]}]
+    cdi.write(bench.folder / "cdi", "u-1", {"": Edits()}, {"claim": "team/mine", "devices": devices})
+    found = bench.call("Prepare", "u-1")["u-1"]
+    assert {id_ for one in found.devices for id_ in one.cdi_device_ids} == {"k8s.gpu.nvidia.com/claim=u-1"}
+    assert bench.plugin.keys() == {"claim-u-1"}
 
 
 def test_prepared_claims_survive_a_restart(bench: Bench) -> None:
@@ -175,10 +237,41 @@ def test_slices_are_written_only_when_something_changed(bench: Bench) -> None:
     assert [len(device.get("taints", [])) for device in written["spec"]["devices"]] == [0, 1]
 
 
+def test_slices_stay_as_they_are_though_the_server_writes_them_otherwise(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dra, "RECHECK_SECONDS", 0.0)
+    bench.held.add(TWO[1].uuid)
+    for _ in range(3):
+        bench.plugin.publish({})
+    assert bench.api.writes == 1
+
+
+def test_amounts_are_the_same_in_whatever_unit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dra, "RECHECK_SECONDS", 0.0)
+    bench.plugin.publish({})
+    for device in next(iter(bench.api.slices.values()))["spec"]["devices"]:
+        device["capacity"]["memory"]["value"] = "15360Mi"
+    bench.plugin.publish({})
+    assert bench.api.writes == 1
+    next(iter(bench.api.slices.values()))["spec"]["devices"][0]["capacity"]["memory"]["value"] = "16G"
+    bench.plugin.publish({})
+    assert bench.api.writes == 2
+
+
+def test_a_taint_that_stays_keeps_its_time(bench: Bench) -> None:
+    bench.held.add(TWO[1].uuid)
+    bench.plugin.publish({})
+    bench.api.now = "2026-11-25T13:00:00Z"
+    bench.plugin.publish({TWO[1].uuid: "Xid 79"})
+    taints = next(iter(bench.api.slices.values()))["spec"]["devices"][1]["taints"]
+    assert [one["timeAdded"][11:13] for one in taints] == ["12", "13"]
+
+
 def test_attributes_are_what_selectors_of_real_drivers_ask_for() -> None:
     whole, large, _ = devices(CUT, (), {})
     assert whole["name"] == "gpu-0"
-    assert whole["capacity"]["memory"]["value"] == "81920Mi"
+    assert whole["capacity"]["memory"]["value"] == "80Gi"
     assert whole["attributes"]["productName"]["string"] == "NVIDIA A100-SXM4-80GB"
     assert whole["attributes"]["cudaComputeCapability"]["version"] == "8.0.0"
     assert whole["attributes"]["driverVersion"]["version"] == "580.95.5"

@@ -69,6 +69,41 @@ def test_a_faulty_file_is_told_what_is_wrong(tmp_path: Path, text: str, words: s
     assert "Traceback" not in str(failed.value)
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x7fELF\xff\xfe\x00", "fleet.yaml is not a text file."),
+        (b"nodes: 2026-02-31", "day is out of range for month"),
+        (b"nodes: [{name: a, model: T4, count: !!int abc}]", "invalid literal for int"),
+        (b"nodes: [{name: a, model: T4, count: 0x" + b"f" * 5000 + b"}]", "nodes.0.count"),
+        (b"nodes: &a [*a]", "nodes.0"),
+        (b"nodes: [{name: a, model: T4, count: 1, sharing: {version: v1, foo: 1, on: true}}]", "nodes.0.sharing"),
+        (b"", "the file: Input should be"),
+    ],
+)
+def test_no_file_whatsoever_ends_in_a_crash(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "fleet.yaml"
+    path.write_bytes(content)
+    with pytest.raises(KailabError) as failed:
+        fleet.read(path)
+    assert words in str(failed.value)
+    assert failed.value.mend
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("nodes: [{name: a, model: T4, count: 0}]", 1),
+        ("nodes: [{name: a, model: T4, count: 0}, {name: B, model: T4, count: 1}]", 2),
+        ("nodes: []", 1),
+    ],
+)
+def test_each_fault_is_told_once_and_nothing_else(tmp_path: Path, text: str, lines: int) -> None:
+    with pytest.raises(KailabError) as failed:
+        fleet.read(write(tmp_path, text))
+    assert len(failed.value.why.splitlines()) == lines
+
+
 def test_a_missing_file_is_said_plainly(tmp_path: Path) -> None:
     with pytest.raises(KailabError, match="can't be read"):
         fleet.read(tmp_path / "none.yaml")

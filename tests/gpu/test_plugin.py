@@ -280,3 +280,59 @@ def test_folders_are_named_by_what_they_hold_and_go_with_it(tmp_path: Path) -> N
     allocations.keep(set())
     assert key not in listening
     assert not (tmp_path / key).exists()
+
+
+def an_allocations(folder: Path, clock: Callable[[], float] = lambda: 0.0) -> tuple[Allocations, dict[str, list[str]]]:
+    listening: dict[str, list[str]] = {}
+    made = Allocations(folder, "/node", "/smi", lambda path, ids, key: listening.update({key: list(ids)}),
+                       lambda key: listening.pop(key, None), clock)  # fmt: skip
+    return made, listening
+
+
+@pytest.mark.parametrize("text", ["", "[", "4", "[1]", "[[]]", "\udcff"])
+def test_a_list_that_cannot_be_read_is_dropped_and_made_again(tmp_path: Path, text: str) -> None:
+    now = [0.0]
+    an_allocations(tmp_path)[0].prepare(["GPU-a"])
+    an_allocations(tmp_path)[0].prepare(["GPU-b"])
+    path = tmp_path / key_of(["GPU-a"]) / "devices.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    made, listening = an_allocations(tmp_path, lambda: now[0])
+    made.restore()
+    assert list(listening.values()) == [["GPU-b"]]
+    assert not path.exists()
+    made.prepare(["GPU-a"])
+    assert key_of(["GPU-a"]) in listening
+    assert path.read_text() == '["GPU-a"]'
+
+
+def test_what_is_left_of_a_lost_list_goes_when_nobody_holds_it(tmp_path: Path) -> None:
+    now = [0.0]
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "devices.json").touch()
+    made, _ = an_allocations(tmp_path, lambda: now[0])
+    made.restore()
+    now[0] = 1000.0
+    made.keep(set())
+    assert not (tmp_path / "torn").exists()
+
+
+def test_a_full_disk_spoils_no_list_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    made, _ = an_allocations(tmp_path, lambda: now[0])
+    made.prepare(["GPU-a"])
+
+    def full(path: Path, text: str) -> None:
+        path.touch()
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "write_text", full)
+        for ids in (["GPU-a"], ["GPU-b"]):
+            with pytest.raises(OSError, match="No space left"):
+                made.prepare(ids)
+    again, heard = an_allocations(tmp_path)
+    again.restore()
+    assert heard == {key_of(["GPU-a"]): ["GPU-a"]}
+    now[0] = 1000.0
+    made.keep({key_of(["GPU-a"])})
+    assert [one.name for one in tmp_path.iterdir()] == [key_of(["GPU-a"])]

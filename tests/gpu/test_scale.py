@@ -77,8 +77,11 @@ class FakeApi:
             return {"rows": rows, "metadata": {}}
         if "/leases" in path:
             return {"items": [{"metadata": {"name": name}} for name in self.leases], "metadata": {}}
-        assert "labelSelector=kailab.dev/simulated=true" in path
         ours = [node for node in self.nodes.values() if plan.SIMULATED in node["metadata"]["labels"]]
+        if group := path.partition(f"labelSelector={plan.GROUP}=")[2]:
+            ours = [node for node in ours if node["metadata"]["labels"][plan.GROUP] == group]
+        else:
+            assert "labelSelector=kailab.dev/simulated=true" in path
         if "Table" in accept:
             return {"rows": [{"cells": [node["metadata"]["name"], "Ready"]} for node in ours], "metadata": {}}
         return {"items": ours, "metadata": {}}
@@ -136,6 +139,57 @@ def test_who_has_joined_takes_pods_at_once() -> None:
     joined = [node for name, node in made.nodes.items() if name.startswith("sim-")]
     assert joined
     assert not [taint for node in joined for taint in node["spec"]["taints"] if taint["key"] == NOT_READY]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model": "T4", "gpus": 2}, "has 8 x H100-80GB in eu-west, zone eu-west-a, fleet sim; wanted is 2 x T4"),
+        ({"zones": 1}, "zone eu-west-b, fleet sim; wanted is 8 x H100-80GB in eu-west, zone eu-west-a"),
+        ({"gpus": 4}, "wanted is 4 x H100-80GB"),
+    ],
+)
+def test_nodes_that_are_there_otherwise_are_refused_not_taken_for_the_wanted(
+    change: dict[str, Any], words: str
+) -> None:
+    made, api = fake()
+    scale.join(api, make(12))
+    before = json.dumps(made.nodes)
+    with pytest.raises(KailabError, match="not as they should be now") as refused:
+        scale.join(api, make(20, **change))
+    assert words in refused.value.why
+    assert "kailab gpu fleet down" in refused.value.mend
+    assert json.dumps(made.nodes) == before
+
+
+@pytest.mark.parametrize("text", [None, "{", "4", "[]", "{}"])
+def test_a_node_whose_gpus_nobody_can_read_is_not_the_wanted_one(text: str | None) -> None:
+    made, api = fake()
+    scale.join(api, make(1))
+    made.nodes["sim-eu-west-0001"]["metadata"]["annotations"] = {plan.SPEC: text} if text else None
+    with pytest.raises(KailabError, match="not as they should be now") as refused:
+        scale.join(api, make(1))
+    assert "has unknown GPUs in eu-west" in refused.value.why
+
+
+def test_labels_and_cordons_of_others_are_no_reason_to_refuse() -> None:
+    made, api = fake()
+    scale.join(api, make(3))
+    for node in made.nodes.values():
+        node["metadata"]["labels"]["team"] = "blue"
+        node["metadata"].setdefault("annotations", {})["fault.gpu.kailab.dev/0"] = "lost"
+    assert scale.join(api, make(3)) == 0
+
+
+def test_a_fleet_that_is_not_ready_is_not_hidden_by_another() -> None:
+    _, api = fake()
+    scale.join(api, make(5, name="lab"))
+    wanted = make(5)
+    scale.join(api, wanted[:2])
+    assert scale.groups(wanted) == {"sim": 5}
+    scale.wait_ready(api, 2, group="sim")
+    with pytest.raises(KailabError, match="2 of 5 simulated nodes are Ready"):
+        scale.wait_ready(api, 5, deadline=0, group="sim")
 
 
 def test_a_real_nodes_name_is_not_taken() -> None:

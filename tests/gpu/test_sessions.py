@@ -150,6 +150,29 @@ def test_a_new_agent_is_waited_for_and_told_what_is_held(node: Callable[..., Nod
     assert made.silicon.reading(A).used == 3000
 
 
+def test_a_gpu_that_left_the_fleet_is_lost_to_its_holder(node: Callable[..., Node]) -> None:
+    made = node(A, B)
+    made.gpu.devices()
+    made.server.close()
+    made.silicon = Silicon(T4S[:1])
+    made.start()
+    for use in (lambda: made.gpu.run(0.01, 1), lambda: made.gpu.allocate(10), made.gpu.devices):
+        with pytest.raises(made.gpu.DeviceError, match="has fallen off the bus") as failed:
+            use()
+        assert failed.value.xid == 79
+    answer = ask(made.connect(), b'{"op": "utilization", "device": 1, "id": 3}')
+    assert (answer["error"], answer["xid"], answer["id"]) == ("device", 79, 3)
+
+
+def test_an_error_nobody_thought_of_is_answered_too(node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
+    made = node()
+    monkeypatch.setattr(made.silicon, "memory", lambda *_: 1 / 0)
+    answer = ask(made.connect(), b'{"op": "memory", "id": 3}')
+    assert (answer["error"], answer["id"]) == ("request", 3)
+    assert "the simulated driver failed: ZeroDivisionError" in answer["message"]
+    assert ask(made.connect(), b'{"op": "utilization", "id": 4}')["gpu"] == 0
+
+
 def test_without_a_gpu_it_says_so(node: Callable[..., Node], monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = node().gpu
     monkeypatch.setenv("NVIDIA_VISIBLE_DEVICES", "void")

@@ -19,6 +19,7 @@ sharing:
     - name: nvidia.com/gpu
       replicas: 4
 """
+HUGE = f"0x{'f' * 5000}"
 T4S = gpus("gpu-b", NodeGpus("T4", 2))
 A100S = gpus("gpu-a", NodeGpus("A100-80GB", 2, mig={1: ("3g.40gb", "1g.10gb")}))
 
@@ -77,6 +78,22 @@ def test_more_than_one_replica_is_refused_in_nvidias_words(ids: list[str], singl
         ("version: v1\nsharing: {timeSlicing: {resources: [{name: nvidia.com/gpu, replicas: 100000}]}}", "from 2 to"),
         ("version: v1\nsharing: {timeSlicing: {resources: [{name: amd.com/gpu, replicas: 2}]}}", "no resource"),
         ("version: v1\nsharing: {timeSlicing: {renameByDefault: 'yes'}}", "true or false"),
+        ("version: v1\nfoo: 1\non: true", "unknown field 'True'"),
+        ("version: v1\nsharing: {1: 2, on: 3}", "isn't simulated"),
+        ("version: v1\nsharing: {timeSlicing: {1: 2, 2001-01-01: 3}}", "unknown field sharing.timeSlicing.1"),
+        ("version: 2026-02-31", "day is out of range"),
+        ("version: !!int abc", "invalid literal"),
+        ("version: !!int ''", "can't be read"),
+        ("version: !!timestamp abc", "can't be read"),
+        ("version: !!bool maybe", "can't be read"),
+        (f"version: {HUGE}", "something too long to show"),
+        (
+            f"version: v1\nsharing: {{timeSlicing: {{resources: [{{name: nvidia.com/gpu, replicas: {HUGE}}}]}}}}",
+            "from 2",
+        ),
+        ("version: v1\nsharing: &a {timeSlicing: *a}", "unknown field"),
+        ("version: &a [*a]", "it should be v1"),
+        ("\ud800", "not YAML"),
     ],
 )
 def test_a_faulty_file_is_named_by_its_fault(text: str, words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -175,6 +176,17 @@ def test_the_report_can_be_cut_down_to_sections() -> None:
     assert "Temperature" in whole
     assert "Temperature" not in memory
     assert "DRAM Uncorrectable" in memory
+
+
+def test_the_report_tells_the_nodes_own_number_of_a_gpu() -> None:
+    text = printed(view(A100S, A100S[3]), "-q")
+    assert "    Minor Number                                  : 3" in text
+
+
+def test_a_hopper_slice_with_twice_the_memory_has_more_of_the_chip() -> None:
+    cut = gpus("h", NodeGpus("H100-80GB", 1, mig={0: ("1g.20gb", "1g.10gb", "2g.20gb", "3g.40gb")}))
+    rows = re.findall(r"^\|  0 +\d +0 +\d +\|[^|]*\| +(\d+) ", printed(view(cut, *cut[0].mig)), re.MULTILINE)
+    assert rows == ["26", "16", "32", "60"]
 
 
 def test_help_and_version_say_that_it_is_a_simulation() -> None:

@@ -6,6 +6,7 @@ One process, since all of it is about the same silicon: the kubelet's plugins an
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import signal
 import ssl
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +25,7 @@ import grpc
 from cluster.api import Api, ApiError, Object, Stop, Unreachable
 from cluster.errors import KailabError
 from cluster.gpu import FLEET_CONFIG_MAP, METRICS_PORT, NAMESPACE, devices, faults
-from cluster.gpu.node import sharing
+from cluster.gpu.node import checkpoint, sharing
 from cluster.gpu.node.allocations import Allocations, key_of
 from cluster.gpu.node.board import Board
 from cluster.gpu.node.dra import DRIVER, DraPlugin, allocated_claims
@@ -45,6 +46,8 @@ log = logging.getLogger(__name__)
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TURN_SECONDS = 0.5
+PREFIX = "nvidia.com/"
+ENDED = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Agent:
         self._sessions = SessionServer(self._silicon, smi=self._smi)
         self._allocations = Allocations(
             folders.state / "allocations", f"{folders.on_node}/allocations", f"{folders.on_node}/bin/nvidia-smi",
-            self._sessions.listen, self._sessions.forget, time.monotonic,
+            self._sessions.listen, self._sessions.forget, time.monotonic, tuple(devices.by_id(self._gpus)),
         )  # fmt: skip
         self._servers: dict[str, PluginServer] = {}
         self._pod_resources = PodResources(folders.pod_resources)
@@ -88,6 +91,8 @@ class Agent:
         self._object = NodeObject(api, node, self._gpus)
         self._names = {name: uuid for uuid, name in device_names(self._gpus).items()}
         self._holders: tuple[Holder, ...] = ()
+        self._entries: tuple[checkpoint.Entry, ...] = ()
+        self._pods: dict[str, tuple[str, str]] | None = None  # those that have not ended: namespace and name by UID
         self._faults: dict[int, GpuFault] = {}
         self._lock = threading.RLock()
         self._config_name = ""
@@ -99,10 +104,11 @@ class Agent:
         self._install_smi()
         self._allocations.restore()
         threads = [
-            follow(self._api, "Node", self._node_changed, stop, fieldSelector=f"metadata.name={self._node}"),
-            follow(self._api, "ConfigMap", self._configs_changed, stop, namespace=NAMESPACE,
-                   fieldSelector=f"metadata.name={sharing.CONFIG_MAP}"),
-            follow(self._api, "ResourceClaim", self._claims_changed, stop),
+            self._follow("Node", self._node_changed, stop, fieldSelector=f"metadata.name={self._node}"),
+            self._follow("ConfigMap", self._configs_changed, stop, namespace=NAMESPACE,
+                         fieldSelector=f"metadata.name={sharing.CONFIG_MAP}"),
+            self._follow("ResourceClaim", self._claims_changed, stop),
+            self._follow("Pod", self._pods_changed, stop, fieldSelector=f"spec.nodeName={self._node}"),
         ]  # fmt: skip
         with Pages(METRICS_PORT, self.moment):
             version = -1
@@ -117,6 +123,12 @@ class Agent:
         for thread in threads:
             thread.join(timeout=2)
 
+    def _follow(
+        self, kind: str, on_change: Callable[[list[Object]], None], stop: Stop, *, namespace: str = "", **selectors: str
+    ) -> threading.Thread:
+        report = functools.partial(self._problem, f"watching {kind}")
+        return follow(self._api, kind, on_change, stop, namespace=namespace, report=report, **selectors)
+
     def moment(self) -> Moment:
         """All of the node's GPUs as they are now."""
         readings = {device.uuid: self._silicon.reading(device.uuid) for gpu in self._gpus for device in gpu.devices}
@@ -127,7 +139,10 @@ class Agent:
 
     def _turn(self) -> None:
         """What must be looked at again and again; one part's trouble doesn't stop the others."""
-        parts = (self._keep_registered, self._look_who_holds, self._keep_claims, self._keep_node_object)
+        parts = (
+            self._keep_registered, self._read_checkpoint, self._look_who_holds, self._keep_claims,
+            self._keep_node_object,
+        )  # fmt: skip
         for part in parts:
             name = part.__name__.strip("_").replace("_", " ")
             try:
@@ -156,13 +171,20 @@ class Agent:
                 self._servers[resource] = PluginServer(plugin, self._folders.plugins)
             self._servers[resource].ensure()
 
+    def _read_checkpoint(self) -> None:
+        self._entries = checkpoint.read(self._folders.plugins, PREFIX)
+
     def _look_who_holds(self) -> None:
-        found = self._pod_resources.holders("nvidia.com/")
+        found = self._pod_resources.holders(PREFIX)
         holders = with_uuids([one for one in found if not one.claim or one.driver == DRIVER], self._names)
+        listed = {one for holder in holders if not holder.claim for one in holder.ids}
+        pods = self._pods
+        entries = checkpoint.alive(self._entries, pods)
         with self._lock:
-            self._holders = holders
-        self._board.set_held_by_plugin({one for holder in holders if not holder.claim for one in holder.ids})
+            self._holders = (*holders, *checkpoint.unlisted(entries, pods or {}, listed))
+        self._board.set_held_by_plugin(listed | {one for entry in entries for one in entry.ids})
         by_ids = {key_of(holder.ids) for holder in holders if not holder.claim}
+        by_ids |= {key_of(entry.ids) for entry in entries}
         self._allocations.keep(by_ids | self._dra.keys())
 
     def _keep_claims(self) -> None:
@@ -230,6 +252,13 @@ class Agent:
 
     def _claims_changed(self, items: list[Object]) -> None:
         self._board.set_claims(allocated_claims(items, self._node, self._gpus))
+
+    def _pods_changed(self, items: list[Object]) -> None:
+        self._pods = {
+            metadata["uid"]: (metadata["namespace"], metadata["name"])
+            for metadata, status in ((item["metadata"], item.get("status") or {}) for item in items)
+            if status.get("phase") not in ENDED
+        }
 
     def _smi(self, argv: list[str], ids: Sequence[str]) -> tuple[int, str]:
         """nvidia-smi's answer to the holder of these devices."""

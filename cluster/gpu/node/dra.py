@@ -18,7 +18,16 @@ from cluster.api import Api, ApiError, Unreachable
 from cluster.gpu.devices import Gpu, relatives
 from cluster.gpu.node import cdi, protos, serving
 from cluster.gpu.node.allocations import Edits
-from cluster.gpu.node.slices import DRIVER, allocated_claims, device_names, devices, resource_slices, results
+from cluster.gpu.node.slices import (
+    DRIVER,
+    allocated_claims,
+    device_names,
+    devices,
+    meaning,
+    resource_slices,
+    results,
+    with_times,
+)
 
 __all__ = ["DRIVER", "DraPlugin", "Holdings", "allocated_claims"]
 
@@ -29,6 +38,8 @@ THREADS = 4
 # The kubelet removes a driver's slices when it seems to be gone for long; look whether ours are still there.
 RECHECK_SECONDS = 10.0
 MANAGER = "kailab-gpu"
+# No request of a claim can have this name (it is no DNS label), so no container names it.
+NO_REQUEST = "*"
 
 
 class Holdings(Protocol):
@@ -115,7 +126,7 @@ class DraPlugin:
             for device in prepared:
                 answer.claims[claim.uid].devices.add(
                     request_names=device["requests"], pool_name=self._node, device_name=device["name"],
-                    cdi_device_ids=[cdi.device_id(claim.uid)],
+                    cdi_device_ids=[device.get("cdi", cdi.device_id(claim.uid))],
                 )  # fmt: skip
         return answer
 
@@ -147,10 +158,15 @@ class DraPlugin:
             self._require_free(one["device"])
         # A request's subrequest is `main/sub`; the pod's containers name the main one.
         chosen = [{"name": one["device"], "requests": [one["request"].partition("/")[0]]} for one in found]
-        edits = self._prepare(_key(uid), [self._uuids[one["device"]] for one in found])
-        cdi.write(self._specs, uid, edits, {"claim": f"{namespace}/{name}", "devices": chosen})
+        told, parts = _told(uid, chosen), _parts(uid, chosen)
+        edits = {
+            request: self._prepare(key, [self._uuids[name] for name in names])
+            for request, (key, names) in parts.items()
+        }
+        note = {"claim": f"{namespace}/{name}", "devices": told, "keys": [key for key, _ in parts.values()]}
+        cdi.write(self._specs, uid, edits, note)
         log.info("claim %s/%s: prepared %s", namespace, name, ", ".join(one["name"] for one in chosen))
-        return chosen
+        return told
 
     def _require_free(self, device: str) -> None:
         uuid = self._uuids.get(device)
@@ -164,7 +180,8 @@ class DraPlugin:
 
     def keys(self) -> set[str]:
         """The allocations that prepared claims use."""
-        return {_key(uid) for uid in cdi.read(self._specs)}
+        notes = cdi.read(self._specs).items()
+        return {key for uid, note in notes for key in cast("list[str]", note.get("keys", [_key(uid)]))}
 
     # Slices
 
@@ -178,9 +195,10 @@ class DraPlugin:
         present, _ = self._api.list("ResourceSlice", fieldSelector=f"spec.nodeName={self._node},spec.driver={DRIVER}")
         generation = max((one["spec"]["pool"]["generation"] for one in present), default=0)
         listed = sorted(present, key=lambda one: str(one["metadata"]["name"]))
-        if [device for one in listed for device in one["spec"].get("devices") or []] != wanted:
+        known = [device for one in listed for device in one["spec"].get("devices") or []]
+        if [meaning(device) for device in known] != [meaning(device) for device in wanted]:
             generation += 1
-            fresh = resource_slices(self._node, wanted, generation)
+            fresh = resource_slices(self._node, with_times(wanted, known), generation)
             owner = self._owner()
             for item in fresh:
                 item["metadata"]["ownerReferences"] = [owner]
@@ -201,3 +219,28 @@ class DraPlugin:
 
 def _key(claim_uid: str) -> str:
     return f"claim-{claim_uid}"
+
+
+def _parts(uid: str, chosen: Sequence[dict[str, Any]]) -> dict[str, tuple[str, list[str]]]:
+    """An allocation's key and device names for the whole claim (under an empty name) and, of several, each request.
+
+    Keys have a number instead of the request's name: a socket's path may have no more than 107 characters.
+    """
+    parts = {"": (_key(uid), [one["name"] for one in chosen])}
+    requests = list(dict.fromkeys(one["requests"][0] for one in chosen))
+    for number, request in enumerate(requests if len(requests) > 1 else ()):
+        parts[request] = (f"{_key(uid)}-{number}", [one["name"] for one in chosen if request in one["requests"]])
+    return parts
+
+
+def _told(uid: str, chosen: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the kubelet hears of a claim's devices: which requests they are of, and the CDI device that brings them.
+
+    A container that names a request gets the CDI devices of that request; one that names none gets all of them, in
+    this order. Of several the last one counts, so there is one more at the end, with everything in it, and under a
+    request that nobody can name (cdiDevicesAsList in the kubelet's pkg/kubelet/cm/dra/claiminfo.go).
+    """
+    if len({one["requests"][0] for one in chosen}) < 2:
+        return [{**one, "cdi": cdi.device_id(uid)} for one in chosen]
+    told = [{**one, "cdi": cdi.device_id(uid, one["requests"][0])} for one in chosen]
+    return [*told, {"name": chosen[-1]["name"], "requests": [NO_REQUEST], "cdi": cdi.device_id(uid)}]

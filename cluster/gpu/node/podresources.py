@@ -60,10 +60,9 @@ class PodResources:
                 ]
                 for claim in container.dynamic_resources:
                     name = f"{claim.claim_namespace}/{claim.claim_name}"
-                    found += [
-                        Holder(*where, (device.device_name,), claim=name, driver=device.driver_name)
-                        for device in claim.claim_resources
-                    ]
+                    # Our driver names a device twice to the kubelet where a claim has several requests (see dra.py).
+                    devices = dict.fromkeys((one.device_name, one.driver_name) for one in claim.claim_resources)
+                    found += [Holder(*where, (device,), claim=name, driver=driver) for device, driver in devices]
         return found
 
     def close(self) -> None:

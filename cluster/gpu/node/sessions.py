@@ -21,16 +21,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from cluster.gpu import faults
 from cluster.gpu.devices import uuid_of
+from cluster.gpu.node.readings import Fault, GpuFault
 from cluster.gpu.node.silicon import MOST_KERNEL_SECONDS, DeviceFailed, OutOfMemory, Session, Silicon
+
+log = logging.getLogger(__name__)
 
 LONGEST_LINE = 65536
 MOST_CONNECTIONS = 256  # on one socket
@@ -185,6 +190,9 @@ class _Connection:
                       "total": full.total, "own": full.own}  # fmt: skip
         except DeviceFailed as failed:
             answer = {"error": "device", "message": str(failed), "xid": failed.xid}
+        except Exception as unforeseen:  # whoever asked waits for an answer, without an end if need be
+            log.exception("a request failed")
+            answer = _refusal(number, f"the simulated driver failed: {type(unforeseen).__name__}: {unforeseen}")
         self._send({**answer, "id": number})
 
     def _send(self, answer: Answer) -> None:
@@ -193,7 +201,8 @@ class _Connection:
 
     def _own(self) -> Session:
         if self._session is None:
-            self._session = self._silicon.open(self._ids, self._pid, self._name)
+            with _present():
+                self._session = self._silicon.open(self._ids, self._pid, self._name)
         return self._session
 
     def _device(self, request: Answer) -> str:
@@ -244,7 +253,8 @@ class _Connection:
         return {"seconds": time.monotonic() - started}
 
     async def _utilization(self, request: Answer) -> Answer:
-        reading = self._silicon.reading(self._device(request))
+        with _present():
+            reading = self._silicon.reading(self._device(request))
         return {"gpu": reading.gpu_util, "memory": reading.memory_util}
 
     async def _nvidia_smi(self, request: Answer) -> Answer:
@@ -260,6 +270,16 @@ _OPERATIONS = {
     "memory": _Connection._memory, "run": _Connection._run, "utilization": _Connection._utilization,
     "smi": _Connection._nvidia_smi,
 }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _present() -> Iterator[None]:
+    """A device that isn't on the node any more, since its fleet has changed, is lost to those who hold it."""
+    try:
+        yield
+    except KeyError as gone:
+        lost = GpuFault(Fault.LOST)
+        raise DeviceFailed(lost.logged, f"{gone.args[0]} failed: {faults.describe(lost)}") from None
 
 
 def _number(request: Answer, name: str, most: float) -> float:

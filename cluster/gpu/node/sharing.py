@@ -17,15 +17,14 @@ Source: "Shared Access to GPUs" in the README of github.com/NVIDIA/k8s-device-pl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from cluster.errors import KailabError
 from cluster.gpu.devices import Gpu
-from cluster.yamls import load
+from cluster.gpu.node import documents
+from cluster.gpu.node.documents import shown
 
 GPU_RESOURCE = "nvidia.com/gpu"
 CONFIG_LABEL = "nvidia.com/device-plugin.config"
@@ -51,8 +50,8 @@ class Sharing:
 def parse(text: str) -> Sharing:
     """Read a configuration file. Raises KailabError that names the file's fault."""
     try:
-        document = load(text)
-    except yaml.YAMLError as broken:
+        document = documents.read(text)
+    except ValueError as broken:
         raise _invalid(f"not YAML: {broken}") from None
     if not isinstance(document, Mapping):
         raise _invalid("it should be a mapping with version: v1")
@@ -64,20 +63,25 @@ def from_document(document: Mapping[str, Any]) -> Sharing:
     if not document:
         return Sharing()
     if document.get("version") != "v1":
-        raise _invalid(f"version is {document.get('version')!r}; it should be v1")
-    if unknown := sorted(set(document) - _KNOWN):
-        raise _invalid(f"unknown field {unknown[0]!r}")
+        raise _invalid(f"version is {shown(document.get('version'))}; it should be v1")
+    if unknown := _others(document, _KNOWN):
+        raise _invalid(f"unknown field {unknown!r}")
     sharing = _mapping(document.get("sharing"), "sharing")
-    if unknown := sorted(set(sharing) - {"timeSlicing"}):
-        raise _invalid(f"sharing.{unknown[0]} isn't simulated here; timeSlicing is")
+    if unknown := _others(sharing, {"timeSlicing"}):
+        raise _invalid(f"sharing.{unknown} isn't simulated here; timeSlicing is")
     slicing = _mapping(sharing.get("timeSlicing"), "sharing.timeSlicing")
-    if unknown := sorted(set(slicing) - {"renameByDefault", "failRequestsGreaterThanOne", "resources"}):
-        raise _invalid(f"unknown field sharing.timeSlicing.{unknown[0]}")
+    if unknown := _others(slicing, {"renameByDefault", "failRequestsGreaterThanOne", "resources"}):
+        raise _invalid(f"unknown field sharing.timeSlicing.{unknown}")
     resources = slicing.get("resources") or []
     if not isinstance(resources, Sequence) or isinstance(resources, str):
         raise _invalid("sharing.timeSlicing.resources should be a list of {name, replicas}")
     replicas = dict(_resource(entry) for entry in resources)
     return Sharing(replicas, _flag(slicing, "renameByDefault"), _flag(slicing, "failRequestsGreaterThanOne"))
+
+
+def _others(found: Mapping[Any, Any], known: Collection[str]) -> str:
+    """The first of the keys that aren't known, if any. YAML's keys may be numbers, dates and more beside text."""
+    return min((key if isinstance(key, str) else shown(key) for key in found if key not in known), default="")
 
 
 def _mapping(found: Any, where: str) -> Mapping[str, Any]:
@@ -91,18 +95,20 @@ def _mapping(found: Any, where: str) -> Mapping[str, Any]:
 def _flag(slicing: Mapping[str, Any], name: str) -> bool:
     value = slicing.get(name, False)
     if not isinstance(value, bool):
-        raise _invalid(f"sharing.timeSlicing.{name} should be true or false, not {value!r}")
+        raise _invalid(f"sharing.timeSlicing.{name} should be true or false, not {shown(value)}")
     return value
 
 
 def _resource(entry: Any) -> tuple[str, int]:
     if not isinstance(entry, Mapping) or not {"name", "replicas"} <= set(entry):
-        raise _invalid(f"each of sharing.timeSlicing.resources has a name and replicas; found {entry!r}")
+        raise _invalid(f"each of sharing.timeSlicing.resources has a name and replicas; found {shown(entry)}")
     name, replicas = entry["name"], entry["replicas"]
     if not isinstance(name, str) or not (name == GPU_RESOURCE or name.startswith("nvidia.com/mig-")):
-        raise _invalid(f"no resource {name!r} to share; there is {GPU_RESOURCE}, or nvidia.com/mig-<profile>")
+        raise _invalid(f"no resource {shown(name)} to share; there is {GPU_RESOURCE}, or nvidia.com/mig-<profile>")
     if isinstance(replicas, bool) or not isinstance(replicas, int) or not 2 <= replicas <= MOST_REPLICAS:
-        raise _invalid(f"replicas of {name} is {replicas!r}; it should be a whole number from 2 to {MOST_REPLICAS}")
+        raise _invalid(
+            f"replicas of {name} is {shown(replicas)}; it should be a whole number from 2 to {MOST_REPLICAS}"
+        )
     return name, replicas
 
 

@@ -17,6 +17,7 @@ API_VERSION = "resource.k8s.io/v1"
 MOST_DEVICES = 64
 HELD_TAINT = "kailab.dev/held-by-device-plugin"
 UNHEALTHY_TAINT = "gpu.kailab.dev/unhealthy"
+_UNITS = {unit: 2 ** (10 * power) for power, unit in enumerate(("Ki", "Mi", "Gi", "Ti"), start=1)}
 
 
 def device_names(gpus: Sequence[Gpu]) -> dict[str, str]:
@@ -65,8 +66,51 @@ def _device(
         taints.append({"key": HELD_TAINT, "effect": "NoSchedule"})
     if gpu.uuid in unhealthy:
         taints.append({"key": UNHEALTHY_TAINT, "effect": "NoSchedule"})
-    device = {"name": name, "attributes": attributes, "capacity": {"memory": {"value": f"{one.memory}Mi"}}}
+    device = {"name": name, "attributes": attributes, "capacity": {"memory": {"value": _quantity(one.memory)}}}
     return device | ({"taints": taints} if taints else {})
+
+
+def _quantity(mib: int) -> str:
+    """MiB as the API server writes them: in the largest unit that makes a whole number."""
+    for unit in ("Ti", "Gi"):
+        count, rest = divmod(mib * _UNITS["Mi"], _UNITS[unit])
+        if not rest:
+            return f"{count}{unit}"
+    return f"{mib}Mi"
+
+
+def _value(quantity: str) -> int | str:
+    """What a quantity amounts to, however it is written; one in a notation that isn't ours stays as it is."""
+    number, unit = (quantity[:-2], quantity[-2:]) if quantity[-2:] in _UNITS else (quantity, "")
+    return int(number) * _UNITS.get(unit, 1) if number.isdecimal() else quantity
+
+
+def meaning(device: Mapping[str, Any]) -> dict[str, Any]:
+    """What a device says, without what the API server does to it: quantities rewritten, taints with their time."""
+    capacity = {
+        name: {**one, "value": _value(str(one["value"]))} for name, one in (device.get("capacity") or {}).items()
+    }
+    taints = [{key: value for key, value in one.items() if key != "timeAdded"} for one in device.get("taints") or []]
+    return {**device, "capacity": capacity, "taints": taints}
+
+
+def with_times(found: Iterable[dict[str, Any]], present: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """`found` devices, whose taints keep the time since which the same ones are there already (`present`)."""
+    since = {
+        (device["name"], one["key"], one["effect"]): one["timeAdded"]
+        for device in present
+        for one in device.get("taints") or []
+        if "timeAdded" in one
+    }
+
+    def dated(name: str, taint: Mapping[str, str]) -> dict[str, str]:
+        known = since.get((name, taint["key"], taint["effect"]))
+        return {**taint, **({"timeAdded": known} if known else {})}
+
+    return [
+        {**device, "taints": [dated(device["name"], one) for one in device["taints"]]} if "taints" in device else device
+        for device in found
+    ]
 
 
 def _semantic(version: str) -> str:

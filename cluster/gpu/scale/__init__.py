@@ -5,6 +5,6 @@ kubelets. Nothing runs in such a pod.
 """
 
 from cluster.gpu.scale.membership import join, leave, members, reopen, wait_ready
-from cluster.gpu.scale.plan import fleet, nodes, spread
+from cluster.gpu.scale.plan import fleet, groups, nodes, spread
 
-__all__ = ["fleet", "join", "leave", "members", "nodes", "reopen", "spread", "wait_ready"]
+__all__ = ["fleet", "groups", "join", "leave", "members", "nodes", "reopen", "spread", "wait_ready"]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 from cluster.api import Api, ApiError, Object
 from cluster.cordons import set_unschedulable
 from cluster.errors import KailabError
-from cluster.gpu import GROUP, NAMESPACE, SIMULATED
+from cluster.gpu import GROUP, NAMESPACE, SIMULATED, SPEC
 
 SELECTOR = f"{SIMULATED}=true"
 WRITERS = 16
+_PLACE = "topology.kubernetes.io/"
 METADATA = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1"
 PAGE = 1000
@@ -22,7 +25,12 @@ Progress = Callable[[int], None]
 
 def members(api: Api, group: str = "") -> list[str]:
     """Names of the simulated nodes that are there, of one group or all, asking for nothing but metadata."""
-    return sorted(item["metadata"]["name"] for item in _pages(api, "/api/v1/nodes", METADATA, _selector(group)))
+    return sorted(_metadata(api, group))
+
+
+def _metadata(api: Api, group: str = "") -> dict[str, Object]:
+    found = (item["metadata"] for item in _pages(api, "/api/v1/nodes", METADATA, _selector(group)))
+    return {metadata["name"]: metadata for metadata in found}
 
 
 def _selector(group: str) -> str:
@@ -47,10 +55,12 @@ def _pages(api: Api, path: str, accept: str, selector: str = "") -> Iterator[Obj
 def join(api: Api, nodes: Sequence[Object], progress: Progress = lambda _: None) -> int:
     """Register the nodes that aren't there yet; returns how many. `progress` hears how many are done.
 
-    Raises KailabError when a name belongs to a node that isn't simulated, or KWOK isn't there to play them.
+    Raises KailabError when a name belongs to a node that isn't simulated or was planned otherwise, or KWOK isn't there
+    to play them.
     """
     _require_kwok(api)
-    present = set(members(api))
+    present = _metadata(api)
+    _require_same(nodes, present)
     missing = [node for node in nodes if node["metadata"]["name"] not in present]
     done = len(nodes) - len(missing)
     progress(done)
@@ -80,6 +90,40 @@ def join(api: Api, nodes: Sequence[Object], progress: Progress = lambda _: None)
             done += 1
             progress(done)
     return len(missing)
+
+
+def _require_same(nodes: Sequence[Object], present: Mapping[str, Object]) -> None:
+    """A node that is there already is left as it is: it had better be what is wanted."""
+    others = [
+        (name, kept, wanted)
+        for name, wanted in ((node["metadata"]["name"], _plan(node["metadata"])) for node in nodes)
+        if name in present and (kept := _plan(present[name])) != wanted
+    ]
+    if others:
+        name, kept, wanted = others[0]
+        raise KailabError(
+            f"{len(others)} of these simulated nodes are there already, and not as they should be now.",
+            why=f"Node {name} has {_words(kept)}; wanted is {_words(wanted)}.",
+            mend="kailab gpu fleet down   (removes every simulated node), then the same command again",
+        )
+
+
+def _plan(metadata: Object) -> tuple[str, str, str, object]:
+    """Of a node's metadata what comes from its fleet and nobody changes: fleet, region, zone, GPUs."""
+    labels, spec = metadata.get("labels") or {}, (metadata.get("annotations") or {}).get(SPEC)
+    fleet, region, zone = (str(labels.get(name, "?")) for name in (GROUP, f"{_PLACE}region", f"{_PLACE}zone"))
+    try:
+        return fleet, region, zone, json.loads(spec or "null")
+    except ValueError:
+        return fleet, region, zone, None
+
+
+def _words(plan: tuple[str, str, str, Any]) -> str:
+    fleet, region, zone, spec = plan
+    spec = spec if isinstance(spec, dict) else {}
+    gpus = f"{spec['count']} x {spec['model']}" if {"count", "model"} <= set(spec) else "unknown GPUs"
+    plain = {key: value for key, value in spec.items() if key not in ("count", "model") and value}
+    return f"{gpus} in {region}, zone {zone}, fleet {fleet}" + (f", with {json.dumps(plain)}" if plain else "")
 
 
 def _is_ours(api: Api, name: str) -> bool:

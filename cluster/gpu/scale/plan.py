@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import string
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -111,6 +112,11 @@ _INFO = {
     "kubeProxyVersion": "", "kubeletVersion": "kwok", "machineID": "", "operatingSystem": "linux",
     "osImage": "simulated by KWOK", "systemUUID": "",
 }  # fmt: skip
+
+
+def groups(found: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """How many nodes each fleet has."""
+    return dict(Counter(node["metadata"]["labels"][GROUP] for node in found))
 
 
 def spread(found: Sequence[dict[str, Any]]) -> dict[str, int]:

@@ -21,10 +21,10 @@ def text(view: View, display: str) -> str:
     lines.append(_line(0, "Driver Version", DRIVER_VERSION))
     lines.append(_line(0, "CUDA Version", CUDA_VERSION))
     lines += ["", _line(0, "Attached GPUs", len(view.boards))]
-    for number, gpu in view.boards:
+    for _, gpu in view.boards:
         lines.append(f"GPU {gpu.pci}")
         if not wanted:
-            lines += [_line(1, name, value) for name, value in _identity(view, number, gpu).items()]
+            lines += [_line(1, name, value) for name, value in _identity(view, gpu).items()]
         for name, title, entries in _sections(view, gpu):
             if not wanted or name in wanted:
                 lines.append(f"    {title}")
@@ -39,7 +39,7 @@ def _line(depth: int, name: str, value: object) -> str:
     return f"{'    ' * depth}{name}".ljust(COLON - 1) + f": {value}"
 
 
-def _identity(view: View, number: int, gpu: Gpu) -> dict[str, object]:
+def _identity(view: View, gpu: Gpu) -> dict[str, object]:
     model = gpu.model
     return {
         "Product Name": model.product,
@@ -49,7 +49,7 @@ def _identity(view: View, number: int, gpu: Gpu) -> dict[str, object]:
         "Persistence Mode": "Enabled",
         "Serial Number": gpu.serial,
         "GPU UUID": gpu.uuid,
-        "Minor Number": number,
+        "Minor Number": gpu.index,  # the number in /dev/nvidia3: the node's, also inside a container
         "Performance State": performance_state_of(view, gpu),
     }
 

@@ -31,9 +31,9 @@ _PROCESSES = (
     "|        ID   ID                                                               Usage      |",
     "|=========================================================================================|",
 )
-# Streaming multiprocessors of a slice: 14 for each compute slice of an A100, 16 of an H100, with two exceptions.
+# Streaming multiprocessors of a slice: 14 for each compute slice of an A100, 16 of an H100, with exceptions.
 _SMS = {"ampere": 14, "hopper": 16}
-_ODD_SMS = {("hopper", "3g.40gb"): 60, ("hopper", "7g.80gb"): 132}
+_ODD_SMS = {("hopper", "1g.20gb"): 26, ("hopper", "3g.40gb"): 60, ("hopper", "7g.80gb"): 132}
 
 
 def listing(view: View) -> str:
