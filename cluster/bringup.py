@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from cluster import addons, kernel, kindconfig, nodes, registry, tools
+from cluster import addons, advice, kernel, kindconfig, nodes, note, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
 from cluster.api import Api, ApiError, connect
@@ -85,9 +85,12 @@ class Bringup:
         ]
 
     def _find_engine(self, log: Path, say: Say) -> str:
+        if original := Identity.disown(self._workspace):
+            say(f"this checkout is a copy: the cluster of {original} stays that one's")
         if engines.find() is None and engines.can_install():
             say("none answers: installing Docker with apt, then starting it")
         self._engine = engines.ensure(self._workspace, log)
+        self._name = _settled_name(self._workspace, self._engine)
         return f"{self._engine.program} {self._engine.version}"
 
     def _find_tools(self, log: Path, say: Say) -> str:
@@ -139,6 +142,8 @@ class Bringup:
             self._delete_nodes(log)
         states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
+        if stopped and self._exists():
+            _need_mounts(self._workspace, stopped)
         if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):
             say(said)
         if not stopped:
@@ -164,7 +169,7 @@ class Bringup:
         shared.mkdir(parents=True, exist_ok=True)
         shared.chmod(0o777)  # pods of any user write there, as to a file server
         config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
-        Identity.begin(self._workspace, self.engine.program)
+        Identity.begin(self._workspace, self.engine.program, self.engine.endpoint())
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
         nodes.favour_control_plane(self.engine, self._name, log)
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -173,6 +178,7 @@ class Bringup:
     def _delete_nodes(self, log: Path) -> None:
         self._kind("delete", "cluster", log=log)
         Identity.forget(self._workspace)
+        self._name = self._workspace.cluster_name
 
     def _wait_for_api(self) -> None:
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -244,17 +250,92 @@ def up(workspace: Workspace, console: Console, extras: Extras) -> None:
 
 
 def down(workspace: Workspace, console: Console, *, stop_engine: bool = True) -> None:
-    """Remove all that `up` made but the caches. Touches no other cluster, container or image."""
+    """Remove all that `up` made but images and caches. Touches no other cluster, container or image.
+
+    Where there is no cluster it says so. Raises KailabError when the cluster is not removed, with all notes kept: they
+    alone know where it is.
+    """
     with _locked(workspace.state / "up.lock", lambda text: console.print(text)):
-        engine = engines.find()
-        if engine is not None:
-            kind = tools.find_kind(workspace)
-            if kind is not None:
-                _run_kind(workspace, kind, engine, "delete", "cluster", log=workspace.logs / "down.log")
-            if stop_engine and engines.stop(workspace):
-                console.print("stopped the Docker engine that kailab had started")
-        _remove_state(workspace, engine)
-    console.print(f"removed cluster {workspace.cluster_name}")
+        if original := Identity.disown(workspace):
+            console.print(f"this checkout is a copy: the cluster of {original} stays")
+        name = workspace.cluster_name
+        is_known = Identity.is_noted(workspace) or workspace.kubeconfig.exists()
+        engine = _engine_that_holds(workspace) if is_known else _engine_here()
+        removed = nodes.remove(engine, name, workspace.logs / "down.log") if engine is not None else []
+        _remove_state(workspace)
+        if stop_engine and engines.stop(workspace):
+            console.print("stopped the Docker engine that kailab had started")
+    console.print(f"removed cluster {name}" if is_known or removed else "there is no course cluster here")
+
+
+def _engine_here() -> Engine | None:
+    """The engine of this machine, where one answers: it may hold a cluster whose notes have been lost."""
+    engine = engines.find()
+    return engine if engine is not None and engines.is_here(engine.endpoint()) else None
+
+
+def _engine_that_holds(workspace: Workspace) -> Engine:
+    """The engine that the cluster was made in. Raises KailabError when it doesn't answer, or another one does."""
+    name, engine = workspace.cluster_name, engines.find()
+    if engine is None:
+        missing = engines.why_none()
+        start = "kailab up   (starts the engine)" if engines.can_install() else missing.mend
+        raise KailabError(
+            f"Cluster {name} is not removed: no container engine answers ({missing.found}).",
+            why="Its containers are in that engine, and start again with it. Nothing was changed.",
+            mend=f"{start}; then kailab down\n{_gone_for_good(workspace)}",
+        )
+    engines.require_here(engine, "kailab down")
+    _need_the_same(workspace, engine, "kailab down")
+    return engine
+
+
+def _gone_for_good(workspace: Workspace) -> str:
+    files = f"{workspace.state / note.FILE} {workspace.kubeconfig}"
+    return f"      (should that engine be gone for good: rm -f {files})"
+
+
+def _need_the_same(workspace: Workspace, engine: Engine, then: str) -> None:
+    """Raises KailabError where the noted cluster is in another engine of this machine: it would be lost sight of."""
+    name = workspace.cluster_name
+    if (setting := _leads_back(workspace, engine)) and not nodes.containers(engine, name):
+        raise KailabError(
+            f"Cluster {name} is in another engine than the one that answers; nothing was touched.",
+            why=f"{engine.program} at {engine.endpoint() or 'its usual place'} has none of its containers.",
+            mend=f"{setting} {then}\n{_gone_for_good(workspace)}",
+        )
+
+
+def _leads_back(workspace: Workspace, engine: Engine) -> str:
+    """What to set in the environment to reach the engine that the cluster was made in; empty where it is this one."""
+    program, endpoint = Identity.engine(workspace), Identity.endpoint(workspace)
+    choice = f"{engines.CHOICE}={program}" if program and program != engine.program else ""
+    if endpoint and (choice or endpoint != engine.endpoint()):
+        return f"{choice} {advice.LEADS_TO[program or engine.program][0]}={endpoint}".strip()
+    return choice
+
+
+def _settled_name(workspace: Workspace, engine: Engine) -> str:
+    """The cluster's name, with the note as it should be for this checkout in this place.
+
+    The cluster of a checkout that was moved keeps its name. Should it be gone, that name is left to whoever is in the
+    old place now.
+    """
+    _need_the_same(workspace, engine, "kailab up")
+    if workspace.cluster_name != workspace.own_name and not nodes.containers(engine, workspace.cluster_name):
+        _remove_state(workspace)
+    Identity.settle(workspace)
+    return workspace.cluster_name
+
+
+def _need_mounts(workspace: Workspace, stopped: Sequence[nodes.NodeState]) -> None:
+    """Raises KailabError where nodes would start with empty folders in the place of this checkout's."""
+    if Identity.is_moved(workspace):
+        raise KailabError(
+            f"{', '.join(state.node.name for state in stopped)} can't start again: this checkout was moved.",
+            why="A node mounts folders of the checkout, by the path that they had when the cluster was made.",
+            mend="kailab down, then kailab up   (makes the cluster anew; your files and points stay)",
+        )
 
 
 def _run_kind(
@@ -270,10 +351,10 @@ def _run_kind(
     run(command, env=engine.env, log=log, stdin=stdin, timeout=900, tied=True)
 
 
-def _remove_state(workspace: Workspace, engine: Engine | None) -> None:
-    Identity.forget(workspace)
+def _remove_state(workspace: Workspace) -> None:
     workspace.kubeconfig.unlink(missing_ok=True)
     shutil.rmtree(workspace.state / "shared", ignore_errors=True)
+    Identity.forget(workspace)  # last: it leads to whatever is left
 
 
 def is_usable(kubeconfig: Path) -> bool:

@@ -163,14 +163,17 @@ def _complaint(program: str) -> str:
     return asked.stdout + asked.stderr
 
 
-def require_here(engine: Engine) -> None:
-    """Raises KailabError for an engine of another machine, where a cluster would come up and be of no use."""
+def require_here(engine: Engine, then: str = "kailab up") -> None:
+    """Raises KailabError for an engine of another machine, where a cluster would come up and be of no use.
+
+    `then` is the command to repeat with an engine of this machine.
+    """
     endpoint = engine.endpoint()
     if not is_here(endpoint):
         raise KailabError(
             f"{engine.program} speaks to an engine on another machine ({endpoint}); the cluster needs one on this.",
             why=advice.WHY_HERE,
-            mend=advice.how_to_come_back(engine.program),
+            mend=advice.how_to_come_back(engine.program, then),
         )
 
 
