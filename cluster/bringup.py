@@ -39,6 +39,12 @@ IMAGES_MARK = "/kind/kailab-images"
 RECIPE_NOTE = "kailab.dev/image-recipe"
 READY_SECONDS = 180
 POOLS = 8
+# What all checkouts share in the cache folder, and the locks that those hold who work on it. The locks' files stay:
+# whoever waits for one would else get a lock that nobody else sees.
+CACHES = ("apt", "bin", "kubectl", "programs", "site-packages")
+CACHE_LOCKS = ("tools.lock", "node-image.lock", "images.lock", "engine/start.lock")
+# What can be made again in the state folder, where points and evidence are too.
+LEFTOVERS = ("logs", "gate", "durations.json", "images.tar", "grader.tar")
 # What a first bring-up writes, measured with du: caches, Go's build cache, engine images, five nodes.
 DISK_TO_BUILD = 14 * 2**30
 DISK_TO_CREATE = 4 * 2**30
@@ -94,7 +100,8 @@ class Bringup:
         return f"{self._engine.program} {self._engine.version}"
 
     def _find_tools(self, log: Path, say: Say) -> str:
-        self._tools = tools.ensure(self._workspace, log, say)
+        with _locked(self._workspace.cache / "tools.lock", say):
+            self._tools = tools.ensure(self._workspace, log, say)
         return ""
 
     def _make_node_images(self, log: Path, say: Say) -> str:
@@ -501,13 +508,41 @@ def status(workspace: Workspace) -> Status:
 
 
 def remove_caches(workspace: Workspace, console: Console) -> None:
-    """Remove what can be made again: programs, images of ours in the engine, Go's and pip's leftovers of kailab."""
-    engine = engines.find()
-    if engine is not None:
-        ours = tuple(engines.full_name(name) for name in ("kailab/", "ai-app:", "gpu-app:"))
-        listed = [name for name in engine.image_names() if name.startswith(ours)]
-        if listed:
-            engine.run("image", "rm", "--force", *listed, check=False)
-    shutil.rmtree(workspace.cache, ignore_errors=True)
-    shutil.rmtree(workspace.state, ignore_errors=True)
-    console.print(f"removed {workspace.cache} and {workspace.state}")
+    """Remove what can be made again: programs, packages, logs, and the images that kailab has made in the engine.
+
+    The caches are all checkouts', so nobody may be at work on them. Images that a container uses stay, as do points,
+    evidence and files. Raises KailabError with what could not be removed.
+    """
+    with contextlib.ExitStack() as held:
+        for lock in (workspace.state / "up.lock", *(workspace.cache / name for name in CACHE_LOCKS)):
+            held.enter_context(_locked(lock, lambda text: console.print(text)))
+        engine = _engine_here()
+        if engine is None:
+            console.print("no container engine answers: images that kailab has made in one stay there")
+        elif used := _remove_images(engine):
+            console.print(f"these images stay, since containers use them: {', '.join(used)}")
+        if engines.stop(workspace):
+            console.print("stopped the Docker engine that kailab had started")
+        removed = [workspace.cache / name for name in CACHES] + [workspace.state / name for name in LEFTOVERS]
+        if engines.started_by_us(workspace) is None:  # else what lies there tells whose it is
+            removed += [path for path in (workspace.cache / "engine").glob("*") if path.suffix != ".lock"]
+        for path in removed:
+            _remove(path)
+    if left := [str(path) for path in removed if path.exists()]:
+        raise KailabError("Not all caches could be removed.", why="\n".join(left), mend="remove them by hand")
+    console.print(f"removed the caches in {workspace.cache}")
+    console.print(f"your points and evidence stay in {workspace.state}, your files in {workspace.work}", soft_wrap=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _remove_images(engine: Engine) -> list[str]:
+    """Remove all that kailab has made; returns those that containers still use, also of other checkouts."""
+    made = engine.images_made()
+    return [name for name in made if engine.run("image", "rm", name, check=False).returncode != 0]

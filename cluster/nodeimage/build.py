@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cluster import advice, hashing
 from cluster import engine as engines
-from cluster.engine import Engine, full_name
+from cluster.engine import Engine, full_name, label_of
 from cluster.errors import KailabError
 from cluster.nodeimage import programs
 from cluster.run import run
@@ -105,7 +105,8 @@ def debian_root(engine: Engine, tag: str, packages: Sequence[str], variant: str,
         tar = Path(folder) / "root.tar"
         run(["mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}", *options, SUITE, tar],
             log=log, timeout=1200)  # fmt: skip
-        engine.run("import", "--change", f"ENV PATH={PATH_VALUE}", tar, full_name(tag), log=log)
+        changes = ("--change", f"ENV PATH={PATH_VALUE}", "--change", f"LABEL {label_of(tag)}")
+        engine.run("import", *changes, tar, full_name(tag), log=log)
 
 
 def ensure_mmdebstrap(log: Path) -> None:
@@ -227,8 +228,8 @@ def _preload(engine: Engine, bare: str, tag: str, images: Sequence[str], log: Pa
         stop = "pkill containerd; while pkill -0 containerd; do sleep 0.1; done; rm -rf /run/containerd"
         engine.run("exec", container, "sh", "-c", f"{stop}; {after}", log=log)
         engine.run(
-            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, full_name(tag),
-            log=log,
+            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
+            "--change", f"LABEL {label_of(tag)}", container, full_name(tag), log=log,
         )  # fmt: skip
     finally:
         engine.run("rm", "--force", "--volumes", container)

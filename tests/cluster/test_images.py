@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cluster import images as builder
-from cluster.engine import Engine, full_name
+from cluster.engine import IMAGE_LABEL, Engine, full_name
 from cluster.images import RECIPE_LABEL, ImageRecipe
 from cluster.nodeimage import build as nodeimage
 from cluster.nodeimage import programs
@@ -162,3 +162,20 @@ def test_programs_half_built_are_not_taken_for_built_and_are_cleared_away(
     assert (folder / "podroutes").read_text() == "whole"
     assert len(asked) == 1
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_every_image_says_under_which_name_kailab_made_it(
+    workspace: Workspace, engine: FakeEngine, recipe: ImageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `distclean` would not know it from a student's own."""
+    for module in (builder, nodeimage):
+        monkeypatch.setattr(module, "ensure_mmdebstrap", lambda log: None)
+        monkeypatch.setattr(module, "run", lambda command, **_: None)
+    engine.images.clear()
+    build(workspace, engine, recipe)
+    nodeimage.debian_root(engine, "kailab/node-root:abc", ["bash"], "minbase", tmp_path / "log")
+    nodeimage.bake(engine, "kailab/node-worker:abc", ["tiny:v1"], "key", "/mark", tmp_path / "log")
+    made = [call for call in engine.calls if call.split()[0] in ("build", "import", "commit")]
+    assert len(made) == len(engine.images) == 4
+    for name in engine.images:
+        assert sum(f"{IMAGE_LABEL}={name}" in call.split() for call in made) == 1
