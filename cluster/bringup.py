@@ -7,6 +7,7 @@ import functools
 import ipaddress
 import json
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
 IMAGES_MARK = "/kind/kailab-images"
 RECIPE_NOTE = "kailab.dev/image-recipe"
 READY_SECONDS = 180
+POOL_MARK = "/kind/kailab-pool"
 POOLS = 8
 # What all checkouts share in the cache folder, and the locks that those hold who work on it. The locks' files stay:
 # whoever waits for one would else get a lock that nobody else sees.
@@ -118,9 +120,7 @@ class Bringup:
 
     def _make_course_images(self, log: Path, say: Say) -> str:
         with _locked(self._workspace.cache / "images.lock", say):
-            for recipe in self._recipes:
-                say(recipe.name)
-                builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
+            self._build_course_images(log, say)
             if self._node_images.worker:  # then nodes are to be made
                 say("laying them into the node images")
                 key, names = self._images_key(), [recipe.name for recipe in self._recipes]
@@ -129,6 +129,12 @@ class Bringup:
                       for image in (self._node_images.control_plane, self._node_images.worker))
                 )  # fmt: skip
         return ""
+
+    def _build_course_images(self, log: Path, say: Say) -> None:
+        """The caller holds images.lock as long as it needs the images under their names."""
+        for recipe in self._recipes:
+            say(recipe.name)
+            builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
 
     def _images_key(self) -> str:
         from cluster import hashing
@@ -198,7 +204,9 @@ class Bringup:
             Identity.verify(self._workspace, api)
 
     def _apply_addons(self, log: Path, say: Say) -> str:
-        pool = [str(address) for address in _load_balancer_pool(self.engine, self._name)]
+        with _locked(self._workspace.cache / "pools.lock", say):  # two checkouts must not choose the same one at once
+            number = _pool_number(self._workspace, self.engine, self._name)
+        pool = [str(address) for address in _load_balancer_pool(self.engine, self._name, number)]
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
             for item in (*addons.manifests(pool=pool), *gpu.manifests(), *self._extras.manifests):
                 _apply_when_known(api, self._with_recipe(item))
@@ -227,7 +235,10 @@ class Bringup:
             return "already there"
         say(f"loading into {len(missing)} nodes")
         names = [recipe.name for recipe in self._recipes]
-        nodes.load_images(self.engine, missing, names, self._workspace.state / "images.tar", log)
+        with _locked(self._workspace.cache / "images.lock", say):
+            # Another checkout's kailab may have given the names to images of its own recipes since they were built.
+            self._build_course_images(log, say)
+            nodes.load_images(self.engine, missing, names, self._workspace.state / "images.tar", log)
         for container in missing:
             self.engine.run("exec", container, "sh", "-c", f"printf %s {key} > {IMAGES_MARK}", log=log)
         return f"{len(names)} images"
@@ -422,13 +433,54 @@ def machine_of(engine: Engine) -> kindconfig.Machine:
     return kindconfig.Machine(int(cores), int(memory) // 2**20)
 
 
-def _load_balancer_pool(engine: Engine, cluster: str, size: int = 16) -> list[ipaddress.IPv4Address]:
+def _pool_number(workspace: Workspace, engine: Engine, cluster: str) -> int:
+    """Which of the load balancer's pools is this cluster's, chosen once: its usual one, else one that no other has.
+
+    A cluster's control plane holds the number too, where other checkouts read it, and which goes when the cluster goes.
+    """
+    number = Identity.pool(workspace)
+    if number is None:
+        number = _marked_pool(engine, cluster)
+    if number is None:
+        taken, usual = _pools_of_others(engine, cluster), _usual_pool(cluster)
+        number = next((one for one in (usual, *range(POOLS)) if one not in taken), usual)
+    engine.run("exec", container_name(cluster, CONTROL_PLANE), "sh", "-c", f"printf %s {number} > {POOL_MARK}")
+    Identity.keep(workspace, pool=number)
+    return number
+
+
+def _usual_pool(cluster: str) -> int:
+    return zlib.crc32(cluster.encode()) % POOLS
+
+
+def _pools_of_others(engine: Engine, cluster: str) -> set[int]:
+    """The pools of the other kailab clusters in this engine, running or not; of one without a mark its usual one."""
+    others = {found for found in nodes.clusters(engine) if found.startswith("kailab-")} - {cluster}
+    marked = {other: _marked_pool(engine, other) for other in others}
+    return {_usual_pool(other) if number is None else number for other, number in marked.items()}
+
+
+def _marked_pool(engine: Engine, cluster: str) -> int | None:
+    source = f"{container_name(cluster, CONTROL_PLANE)}:{POOL_MARK}"
+    with tempfile.TemporaryDirectory(prefix="kailab-") as folder:
+        copied = Path(folder) / "pool"
+        engine.run("cp", source, copied, check=False)  # also from a container that is stopped
+        try:
+            number = int(copied.read_text())
+        except (OSError, ValueError):
+            return None
+    return number if number in range(POOLS) else None
+
+
+def _load_balancer_pool(
+    engine: Engine, cluster: str, pool: int | None = None, size: int = 16
+) -> list[ipaddress.IPv4Address]:
     """`size` of the last addresses of kind's network: the engine hands out the first ones.
 
-    Which of the last eight pools is the cluster's own, by its name: two on one machine share that network. A small
-    network has room for one pool only.
+    Two clusters on one machine share that network, so each has its own of the last eight pools. A small network has
+    room for one pool only.
     """
-    pool = zlib.crc32(cluster.encode()) % POOLS
+    pool = _usual_pool(cluster) if pool is None else pool
     for known in json.loads(engine.run("network", "inspect", "kind").stdout):
         for found in _subnets(known):
             network = ipaddress.ip_network(found, strict=False)

@@ -49,6 +49,12 @@ class Identity:
         return str(note.read(workspace.state).get("endpoint") or "")
 
     @classmethod
+    def pool(cls, workspace: Workspace) -> int | None:
+        """The number of the cluster's pool of load balancer addresses, if one was chosen."""
+        noted = note.read(workspace.state).get("pool")
+        return noted if isinstance(noted, int) else None
+
+    @classmethod
     def is_noted(cls, workspace: Workspace) -> bool:
         """Whether a cluster was made here and not removed, as far as the file says, whatever stands in it."""
         return (workspace.state / note.FILE).exists()

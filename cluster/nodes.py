@@ -34,6 +34,14 @@ def containers(engine: Engine, cluster: str) -> list[str]:
     return engine.run("ps", "--all", "--filter", ours, "--format", "{{.Names}}").stdout.split()
 
 
+def clusters(engine: Engine) -> set[str]:
+    """The names of all of kind's clusters in the engine, whoever made them."""
+    field = f'{{{{.Label "{KIND_LABEL}"}}}}'
+    if engine.program == "podman":  # whose list has no function for a label
+        field = f'{{{{index .Labels "{KIND_LABEL}"}}}}'
+    return set(engine.run("ps", "--all", "--filter", f"label={KIND_LABEL}", "--format", field).stdout.split())
+
+
 def states(engine: Engine, cluster: str) -> list[NodeState]:
     """One entry per node of the topology, whether its container exists or not."""
     present = containers(engine, cluster)

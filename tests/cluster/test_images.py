@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,10 @@ from cluster.workspace import Workspace
 BASE = f"kailab/python:{builder.base_hash()}"
 
 
+def ago(hours: int, form: str = "%Y-%m-%dT%H:%M:%S.123456789Z") -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).strftime(form)
+
+
 class Done:
     def __init__(self, stdout: str = "", returncode: int = 0) -> None:
         self.stdout, self.returncode = stdout, returncode
@@ -31,6 +36,7 @@ class FakeEngine(Engine):
     images: dict[str, str] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    made: dict[str, str] = field(default_factory=dict)  # when; all others two days ago
 
     def run(self, *args: str | Path, **options: Any) -> Any:
         words = [str(word) for word in args]
@@ -38,6 +44,8 @@ class FakeEngine(Engine):
         self.calls.append(line)
         if any(part in line for part in self.broken):
             raise CommandFailed(words, "failed with status 1", "write /x: no space left on device")
+        if words[:4] == ["image", "inspect", "--format", "{{.Created}}"]:
+            return Done(self.made.get(words[-1], ago(hours=48)))
         if words[:2] == ["image", "inspect"]:
             return Done(self.images.get(words[-1], ""), 0 if words[-1] in self.images else 1)
         if words[:2] == ["image", "ls"]:
@@ -138,6 +146,16 @@ def test_only_node_images_of_earlier_recipes_are_pruned(engine: FakeEngine) -> N
     engine.images.update(dict.fromkeys(kept | old, ""))
     assert set(nodeimage.prune(engine)) == old
     assert set(engine.images) == kept
+
+
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.123456789Z", "%Y-%m-%d %H:%M:%S.123456789 +0000 UTC"])
+def test_node_images_that_another_checkout_has_just_made_are_not_pruned(engine: FakeEngine, form: str) -> None:
+    fresh, old = "docker.io/kailab/node-worker:fresh", "docker.io/kailab/node-worker:old"
+    engine.images.update({fresh: "", old: ""})
+    engine.made.update({fresh: ago(hours=20, form=form), old: ago(hours=28, form=form)})
+    assert nodeimage.prune(engine) == [old]
+    engine.made[fresh] = ""  # that checkout has removed it in this moment
+    assert nodeimage.prune(engine) == []
 
 
 @pytest.mark.parametrize("left", ["999999999", "no-number"])
