@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from cluster import addons, advice, kernel, kindconfig, nodes, note, registry, tools
+from cluster import addons, advice, kernel, kindconfig, nodeobjects, nodes, note, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
 from cluster.api import Api, ApiError, connect
@@ -32,10 +32,11 @@ from cluster.kubeconfig import target
 from cluster.nodeimage import build as nodeimage
 from cluster.run import FREE_SPACE, run
 from cluster.steps import Say, Step, run_steps
-from cluster.topology import CONTROL_PLANE, NODES, container_name
+from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
+T = TypeVar("T")
 IMAGES_MARK = "/kind/kailab-images"
 RECIPE_NOTE = "kailab.dev/image-recipe"
 READY_SECONDS = 180
@@ -155,23 +156,41 @@ class Bringup:
             self._delete_nodes(log)
         states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
-        if stopped and self._exists():
-            _need_mounts(self._workspace, stopped)
+        is_new = not self._exists()
+        if stopped and not is_new:
+            _need_mounts(self._workspace, [state.node for state in stopped])
         if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):
             say(said)
-        if not stopped:
-            note = f"{len(states)} running"
-        elif len(stopped) < len(states) or self._exists():
+        if is_new:
+            self._create_nodes(log)
+        elif stopped:
             say(f"starting {', '.join(state.node.name for state in stopped)}")
             nodes.start(self.engine, stopped, log)
-            note = f"{len(stopped)} started again"
-        else:
-            self._create_nodes(log)
-            note = f"{len(states)} made"
         if not is_usable(self._workspace.kubeconfig):
             self._kind("export", "kubeconfig", log=log)
         self._wait_for_api()
-        return note
+        if is_new:  # whose nodes may still be on their way
+            return f"{len(states)} made"
+        done = f"{len(stopped)} started again" if stopped else f"{len(states)} running"
+        lost = self._without_object()
+        return f"{done}, {self._register(lost, log, say)} registered again" if lost else done
+
+    def _without_object(self) -> list[Node]:
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            present = nodeobjects.present(api)
+        return [node for node in NODES if node.name not in present]
+
+    def _register(self, lost: Sequence[Node], log: Path, say: Say) -> str:
+        """Nodes whose objects were deleted: a kubelet registers once, when it starts. Returns their names."""
+        _need_mounts(self._workspace, lost)
+        names = ", ".join(node.name for node in lost)
+        say(f"{names}: deleted from the cluster, so restarting")
+        nodes.restart_anew(self.engine, [container_name(self._name, node) for node in lost], log)
+        self._wait_for_api()
+        deadline = time.monotonic() + READY_SECONDS
+        while self._without_object() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return names
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         assert self._tools is not None
@@ -208,8 +227,11 @@ class Bringup:
             number = _pool_number(self._workspace, self.engine, self._name)
         pool = [str(address) for address in _load_balancer_pool(self.engine, self._name, number)]
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            for node in NODES:
+                if missing := _when_known(functools.partial(nodeobjects.put_back, api, node)):
+                    say(f"put back: {', '.join(missing)}")
             for item in (*addons.manifests(pool=pool), *gpu.manifests(), *self._extras.manifests):
-                _apply_when_known(api, self._with_recipe(item))
+                _when_known(functools.partial(api.apply, self._with_recipe(item)))
         return f"load balancer addresses {pool[0]} to {pool[-1]}"
 
     def _with_recipe(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -346,11 +368,11 @@ def _settled_name(workspace: Workspace, engine: Engine) -> str:
     return workspace.cluster_name
 
 
-def _need_mounts(workspace: Workspace, stopped: Sequence[nodes.NodeState]) -> None:
+def _need_mounts(workspace: Workspace, starting: Sequence[Node]) -> None:
     """Raises KailabError where nodes would start with empty folders in the place of this checkout's."""
     if Identity.is_moved(workspace):
         raise KailabError(
-            f"{', '.join(state.node.name for state in stopped)} can't start again: this checkout was moved.",
+            f"{', '.join(node.name for node in starting)} can't start again: this checkout was moved.",
             why="A node mounts folders of the checkout, by the path that they had when the cluster was made.",
             mend="kailab down, then kailab up   (makes the cluster anew; your files and points stay)",
         )
@@ -387,12 +409,14 @@ def is_usable(kubeconfig: Path) -> bool:
 def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
     """What the cluster still waits for, in words; empty when nodes and add-ons are all ready."""
     waiting = []
-    listed, _ = api.list("Node")
-    present = {node["metadata"]["name"]: node for node in listed}
+    present = nodeobjects.present(api)
     for node in NODES:
-        conditions = present.get(node.name, {}).get("status", {}).get("conditions", [])
+        found = present.get(node.name, {})
+        conditions = found.get("status", {}).get("conditions", [])
         if not any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
             waiting.append(f"node {node.name}")
+        elif said := nodeobjects.lacking(node, found):
+            waiting += said
     for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *gpu.READY, *extra):
         item = api.get(kind, name, namespace)
         if not _is_ready(kind, item):
@@ -414,13 +438,12 @@ def _is_ready(kind: str, item: dict[str, Any] | None) -> bool:
     return bool(status.get("availableReplicas", 0) >= item["spec"].get("replicas", 1))
 
 
-def _apply_when_known(api: Api, item: dict[str, Any]) -> None:
+def _when_known(write: Callable[[], T]) -> T:
     """Just after the start the API server may still be building its own roles, or refuse for a moment."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            api.apply(item)
-            return
+            return write()
         except ApiError as refused:
             if refused.status not in (403, 404, 409, 429, 500, 503) or time.monotonic() > deadline:
                 raise

@@ -16,6 +16,8 @@ from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 # Linux gives each control group 1024 where nothing else is said ("Control Group v1: cpu.shares" in its documentation).
 CONTROL_PLANE_SHARES = 8 * 1024
 KIND_LABEL = "io.x-k8s.kind.cluster"
+# Where containerd puts what it makes of cni.template.
+POD_NETWORK = "/etc/cni/net.d/10-containerd-net.conflist"
 CTR = ("ctr", "--namespace=k8s.io")
 
 
@@ -58,6 +60,17 @@ def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
     for node in sorted(stopped, key=lambda state: not state.node.is_control_plane):
         verb = "unpause" if node.state == "paused" else "start"
         engine.run(verb, node.container, log=log)
+
+
+def restart_anew(engine: Engine, containers: Sequence[str], log: Path) -> None:
+    """Restart nodes that will get another range of pod addresses, as a node that registers anew does.
+
+    containerd writes its network configuration for the range only where it has none. (kindnet writes another file,
+    and whenever the range changes.)
+    """
+    for container in containers:
+        engine.run("exec", container, "rm", "-f", POD_NETWORK, log=log)
+        engine.run("restart", container, log=log)
 
 
 def remove(engine: Engine, cluster: str, log: Path) -> list[str]:

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from cluster import bringup, nodes
 from cluster.engine import Engine
 from cluster.identity import Identity
-from cluster.topology import NODES
+from cluster.topology import NODES, Node
 from cluster.workspace import Workspace
 
 ENGINE = Engine("docker", "28.2.2")
@@ -76,6 +76,7 @@ class Making(bringup.Bringup):
         super().__init__(workspace, bringup.Extras())
         self._engine = engine
         self.done: list[str] = []
+        self.lost: list[Node] = []
 
     def make(self, said: list[str]) -> str:
         return self._make_nodes(self._workspace.logs / "nodes.log", said.append)
@@ -92,6 +93,9 @@ class Making(bringup.Bringup):
 
     def _wait_for_api(self) -> None:
         self.done.append("wait")
+
+    def _without_object(self) -> list[Node]:
+        return self.lost
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         self.done.append(" ".join(args))
@@ -116,6 +120,35 @@ def test_a_whole_one_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     making = Making(workspace, ENGINE)
     making.make([])
     assert making.done == ["wait"]
+
+
+def test_nodes_deleted_from_the_cluster_are_restarted_so_that_they_register(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes_are("running", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    making = Making(workspace, ENGINE)
+    making.lost = [NODES[2]]
+
+    def restart(engine: Engine, containers: list[str], log: Path) -> None:
+        assert containers == [f"{workspace.own_name}-worker2"]
+        making.done.append("restart")
+        making.lost = []
+
+    monkeypatch.setattr(nodes, "restart_anew", restart)
+    said: list[str] = []
+    assert making.make(said).endswith(", gpu-b registered again")
+    assert making.done == ["wait", "restart", "wait"]
+    assert "gpu-b" in said[-1]
+
+
+def test_nodes_just_made_are_not_taken_for_deleted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are("absent", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    making = Making(workspace, ENGINE)
+    making.lost = list(NODES)
+    making.make([])
+    assert making.done == ["create", "wait"]
 
 
 @pytest.mark.parametrize(
