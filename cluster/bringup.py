@@ -36,6 +36,7 @@ from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
+ANEW = "makes the cluster anew; your files and points stay"
 T = TypeVar("T")
 IMAGES_MARK = "/kind/kailab-images"
 RECIPE_NOTE = "kailab.dev/image-recipe"
@@ -272,11 +273,15 @@ class Bringup:
                 say("waiting for " + ", ".join(waiting[:4]))
                 if time.monotonic() > deadline:
                     raise KailabError(
-                        "Not everything got ready.", why="\n".join(waiting),
-                        mend="kailab status   (shows what hangs), then kailab up again",
+                        "Not everything got ready.", why="\n".join(waiting), mend=self._how_to_get_ready(),
                     )  # fmt: skip
                 time.sleep(0.25)
         return ""
+
+    def _how_to_get_ready(self) -> str:
+        if Identity.is_moved(self._workspace):  # and the engine may have started the nodes again by itself
+            return f"kailab down, then kailab up   ({ANEW}: this checkout was moved, and nodes mount its folders)"
+        return "kailab status   (shows what hangs), then kailab up again"
 
 
 def up(workspace: Workspace, console: Console, extras: Extras) -> None:
@@ -374,7 +379,7 @@ def _need_mounts(workspace: Workspace, starting: Sequence[Node]) -> None:
         raise KailabError(
             f"{', '.join(node.name for node in starting)} can't start again: this checkout was moved.",
             why="A node mounts folders of the checkout, by the path that they had when the cluster was made.",
-            mend="kailab down, then kailab up   (makes the cluster anew; your files and points stay)",
+            mend=f"kailab down, then kailab up   ({ANEW})",
         )
 
 

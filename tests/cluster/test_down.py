@@ -281,3 +281,42 @@ def test_a_note_of_an_earlier_kailab_gets_name_and_place(workspace: Workspace, e
     assert bringup._settled_name(workspace, engine) == workspace.own_name
     noted = note.read(workspace.state)
     assert (noted["name"], noted["state"], noted["uid"]) == (workspace.own_name, str(workspace.state), "u-1")
+
+
+def test_a_copied_checkout_is_brought_up_with_a_cluster_of_its_own(
+    workspace: Workspace, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_cluster(workspace, engine)
+    copied = copy(workspace, tmp_path / "two")
+    monkeypatch.setattr(engines, "ensure", lambda workspace, log: engine)
+    said: list[str] = []
+    bringing = bringup.Bringup(copied, bringup.Extras())
+    bringing._find_engine(tmp_path / "log", said.append)
+    assert bringing._name == copied.own_name
+    assert files(copied) == {"shared"}
+    assert str(workspace.state) in said[0]
+    Identity.begin(copied, "docker", SOCKET)
+    assert (workspace.cluster_name, copied.cluster_name) == (workspace.own_name, copied.own_name)
+
+
+def test_status_of_a_moved_checkout_is_that_of_its_cluster(
+    workspace: Workspace, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_cluster(workspace, engine)
+    asked: list[str] = []
+    absent = [bringup.nodes.NodeState(node, "", "absent") for node in bringup.NODES]
+    monkeypatch.setattr(bringup.nodes, "states", lambda engine, cluster: asked.append(cluster) or absent)
+    moved, copied = copy(workspace, tmp_path / "two"), copy(workspace, tmp_path / "three")
+    assert bringup.status(copied).cluster == copied.own_name
+    shutil.rmtree(workspace.state)
+    assert bringup.status(moved).cluster == workspace.own_name
+    assert asked == [copied.own_name, workspace.own_name]
+
+
+def test_what_does_not_get_ready_after_a_move_is_to_be_made_anew(
+    workspace: Workspace, engine: FakeEngine, tmp_path: Path
+) -> None:
+    has_cluster(workspace, engine)
+    assert "kailab status" in bringup.Bringup(workspace, bringup.Extras())._how_to_get_ready()
+    moved = move(workspace, tmp_path / "two")
+    assert "was moved" in bringup.Bringup(moved, bringup.Extras())._how_to_get_ready()
