@@ -15,7 +15,7 @@ help:
 	@echo "make test         lint, unit tests, every lab's author gate on the real cluster"
 	@echo "make locks        the locked packages anew, after a change in pyproject.toml"
 	@echo "make bench        the figures that we promise, measured here"
-	@echo "make down         remove the course cluster; make distclean the caches too"
+	@echo "make down         remove the course cluster; make distclean its images and caches too"
 
 # Three sets of packages, each within the next: what labs need, what notebooks need, what developers need.
 # An environment is made again when its lock changes, and never shrinks.

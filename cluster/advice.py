@@ -108,12 +108,12 @@ def of_absence() -> Missing:
     return Missing("none is installed", how_to_install())
 
 
-def how_to_come_back(program: str) -> str:
+def how_to_come_back(program: str, then: str = "kailab up") -> str:
     """From an engine of another machine to one of this."""
     for name in LEADS_TO[program]:
         if os.environ.get(name):
-            return f"unset {name}, then kailab up   (or run kailab on that machine)"
-    return "docker context use default, then kailab up   (or run kailab on that machine)"
+            return f"unset {name}, then {then}   (or run kailab on that machine)"
+    return f"docker context use default, then {then}   (or run kailab on that machine)"
 
 
 def how_to_give_memory(gib: int) -> str:

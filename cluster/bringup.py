@@ -7,18 +7,19 @@ import functools
 import ipaddress
 import json
 import shutil
+import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from cluster import addons, kernel, kindconfig, nodes, registry, tools
+from cluster import addons, advice, kernel, kindconfig, nodeobjects, nodes, note, registry, tools
 from cluster import engine as engines
 from cluster import images as builder
 from cluster.api import Api, ApiError, connect
@@ -31,14 +32,23 @@ from cluster.kubeconfig import target
 from cluster.nodeimage import build as nodeimage
 from cluster.run import FREE_SPACE, run
 from cluster.steps import Say, Step, run_steps
-from cluster.topology import CONTROL_PLANE, NODES, container_name
+from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 CLOUD = ImageRecipe("kailab/cloud:v1", Path(addons.__file__).parent / "cloud")
+ANEW = "makes the cluster anew; your files and points stay"
+T = TypeVar("T")
 IMAGES_MARK = "/kind/kailab-images"
 RECIPE_NOTE = "kailab.dev/image-recipe"
 READY_SECONDS = 180
+POOL_MARK = "/kind/kailab-pool"
 POOLS = 8
+# What all checkouts share in the cache folder, and the locks that those hold who work on it. The locks' files stay:
+# whoever waits for one would else get a lock that nobody else sees.
+CACHES = ("apt", "bin", "kubectl", "programs", "site-packages")
+CACHE_LOCKS = ("tools.lock", "node-image.lock", "images.lock", "engine/start.lock")
+# What can be made again in the state folder, where points and evidence are too.
+LEFTOVERS = ("logs", "gate", "durations.json", "images.tar", "grader.tar")
 # What a first bring-up writes, measured with du: caches, Go's build cache, engine images, five nodes.
 DISK_TO_BUILD = 14 * 2**30
 DISK_TO_CREATE = 4 * 2**30
@@ -85,13 +95,17 @@ class Bringup:
         ]
 
     def _find_engine(self, log: Path, say: Say) -> str:
+        if original := Identity.disown(self._workspace):
+            say(f"this checkout is a copy: the cluster of {original} stays that one's")
         if engines.find() is None and engines.can_install():
             say("none answers: installing Docker with apt, then starting it")
         self._engine = engines.ensure(self._workspace, log)
+        self._name = _settled_name(self._workspace, self._engine)
         return f"{self._engine.program} {self._engine.version}"
 
     def _find_tools(self, log: Path, say: Say) -> str:
-        self._tools = tools.ensure(self._workspace, log, say)
+        with _locked(self._workspace.cache / "tools.lock", say):
+            self._tools = tools.ensure(self._workspace, log, say)
         return ""
 
     def _make_node_images(self, log: Path, say: Say) -> str:
@@ -108,9 +122,7 @@ class Bringup:
 
     def _make_course_images(self, log: Path, say: Say) -> str:
         with _locked(self._workspace.cache / "images.lock", say):
-            for recipe in self._recipes:
-                say(recipe.name)
-                builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
+            self._build_course_images(log, say)
             if self._node_images.worker:  # then nodes are to be made
                 say("laying them into the node images")
                 key, names = self._images_key(), [recipe.name for recipe in self._recipes]
@@ -119,6 +131,12 @@ class Bringup:
                       for image in (self._node_images.control_plane, self._node_images.worker))
                 )  # fmt: skip
         return ""
+
+    def _build_course_images(self, log: Path, say: Say) -> None:
+        """The caller holds images.lock as long as it needs the images under their names."""
+        for recipe in self._recipes:
+            say(recipe.name)
+            builder.build(self._workspace, self.engine, recipe, log, registry=self._registry)
 
     def _images_key(self) -> str:
         from cluster import hashing
@@ -139,21 +157,41 @@ class Bringup:
             self._delete_nodes(log)
         states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
+        is_new = not self._exists()
+        if stopped and not is_new:
+            _need_mounts(self._workspace, [state.node for state in stopped])
         if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):
             say(said)
-        if not stopped:
-            note = f"{len(states)} running"
-        elif len(stopped) < len(states) or self._exists():
+        if is_new:
+            self._create_nodes(log)
+        elif stopped:
             say(f"starting {', '.join(state.node.name for state in stopped)}")
             nodes.start(self.engine, stopped, log)
-            note = f"{len(stopped)} started again"
-        else:
-            self._create_nodes(log)
-            note = f"{len(states)} made"
         if not is_usable(self._workspace.kubeconfig):
             self._kind("export", "kubeconfig", log=log)
         self._wait_for_api()
-        return note
+        if is_new:  # whose nodes may still be on their way
+            return f"{len(states)} made"
+        done = f"{len(stopped)} started again" if stopped else f"{len(states)} running"
+        lost = self._without_object()
+        return f"{done}, {self._register(lost, log, say)} registered again" if lost else done
+
+    def _without_object(self) -> list[Node]:
+        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            present = nodeobjects.present(api)
+        return [node for node in NODES if node.name not in present]
+
+    def _register(self, lost: Sequence[Node], log: Path, say: Say) -> str:
+        """Nodes whose objects were deleted: a kubelet registers once, when it starts. Returns their names."""
+        _need_mounts(self._workspace, lost)
+        names = ", ".join(node.name for node in lost)
+        say(f"{names}: deleted from the cluster, so restarting")
+        nodes.restart_anew(self.engine, [container_name(self._name, node) for node in lost], log)
+        self._wait_for_api()
+        deadline = time.monotonic() + READY_SECONDS
+        while self._without_object() and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return names
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         assert self._tools is not None
@@ -164,7 +202,7 @@ class Bringup:
         shared.mkdir(parents=True, exist_ok=True)
         shared.chmod(0o777)  # pods of any user write there, as to a file server
         config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
-        Identity.begin(self._workspace, self.engine.program)
+        Identity.begin(self._workspace, self.engine.program, self.engine.endpoint())
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
         nodes.favour_control_plane(self.engine, self._name, log)
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -173,6 +211,7 @@ class Bringup:
     def _delete_nodes(self, log: Path) -> None:
         self._kind("delete", "cluster", log=log)
         Identity.forget(self._workspace)
+        self._name = self._workspace.cluster_name
 
     def _wait_for_api(self) -> None:
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
@@ -185,10 +224,15 @@ class Bringup:
             Identity.verify(self._workspace, api)
 
     def _apply_addons(self, log: Path, say: Say) -> str:
-        pool = [str(address) for address in _load_balancer_pool(self.engine, self._name)]
+        with _locked(self._workspace.cache / "pools.lock", say):  # two checkouts must not choose the same one at once
+            number = _pool_number(self._workspace, self.engine, self._name)
+        pool = [str(address) for address in _load_balancer_pool(self.engine, self._name, number)]
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
+            for node in NODES:
+                if missing := _when_known(functools.partial(nodeobjects.put_back, api, node)):
+                    say(f"put back: {', '.join(missing)}")
             for item in (*addons.manifests(pool=pool), *gpu.manifests(), *self._extras.manifests):
-                _apply_when_known(api, self._with_recipe(item))
+                _when_known(functools.partial(api.apply, self._with_recipe(item)))
         return f"load balancer addresses {pool[0]} to {pool[-1]}"
 
     def _with_recipe(self, item: dict[str, Any]) -> dict[str, Any]:
@@ -214,7 +258,10 @@ class Bringup:
             return "already there"
         say(f"loading into {len(missing)} nodes")
         names = [recipe.name for recipe in self._recipes]
-        nodes.load_images(self.engine, missing, names, self._workspace.state / "images.tar", log)
+        with _locked(self._workspace.cache / "images.lock", say):
+            # Another checkout's kailab may have given the names to images of its own recipes since they were built.
+            self._build_course_images(log, say)
+            nodes.load_images(self.engine, missing, names, self._workspace.state / "images.tar", log)
         for container in missing:
             self.engine.run("exec", container, "sh", "-c", f"printf %s {key} > {IMAGES_MARK}", log=log)
         return f"{len(names)} images"
@@ -226,11 +273,15 @@ class Bringup:
                 say("waiting for " + ", ".join(waiting[:4]))
                 if time.monotonic() > deadline:
                     raise KailabError(
-                        "Not everything got ready.", why="\n".join(waiting),
-                        mend="kailab status   (shows what hangs), then kailab up again",
+                        "Not everything got ready.", why="\n".join(waiting), mend=self._how_to_get_ready(),
                     )  # fmt: skip
                 time.sleep(0.25)
         return ""
+
+    def _how_to_get_ready(self) -> str:
+        if Identity.is_moved(self._workspace):  # and the engine may have started the nodes again by itself
+            return f"kailab down, then kailab up   ({ANEW}: this checkout was moved, and nodes mount its folders)"
+        return "kailab status   (shows what hangs), then kailab up again"
 
 
 def up(workspace: Workspace, console: Console, extras: Extras) -> None:
@@ -244,17 +295,92 @@ def up(workspace: Workspace, console: Console, extras: Extras) -> None:
 
 
 def down(workspace: Workspace, console: Console, *, stop_engine: bool = True) -> None:
-    """Remove all that `up` made but the caches. Touches no other cluster, container or image."""
+    """Remove all that `up` made but images and caches. Touches no other cluster, container or image.
+
+    Where there is no cluster it says so. Raises KailabError when the cluster is not removed, with all notes kept: they
+    alone know where it is.
+    """
     with _locked(workspace.state / "up.lock", lambda text: console.print(text)):
-        engine = engines.find()
-        if engine is not None:
-            kind = tools.find_kind(workspace)
-            if kind is not None:
-                _run_kind(workspace, kind, engine, "delete", "cluster", log=workspace.logs / "down.log")
-            if stop_engine and engines.stop(workspace):
-                console.print("stopped the Docker engine that kailab had started")
-        _remove_state(workspace, engine)
-    console.print(f"removed cluster {workspace.cluster_name}")
+        if original := Identity.disown(workspace):
+            console.print(f"this checkout is a copy: the cluster of {original} stays")
+        name = workspace.cluster_name
+        is_known = Identity.is_noted(workspace) or workspace.kubeconfig.exists()
+        engine = _engine_that_holds(workspace) if is_known else _engine_here()
+        removed = nodes.remove(engine, name, workspace.logs / "down.log") if engine is not None else []
+        _remove_state(workspace)
+        if stop_engine and engines.stop(workspace):
+            console.print("stopped the Docker engine that kailab had started")
+    console.print(f"removed cluster {name}" if is_known or removed else "there is no course cluster here")
+
+
+def _engine_here() -> Engine | None:
+    """The engine of this machine, where one answers: it may hold a cluster whose notes have been lost."""
+    engine = engines.find()
+    return engine if engine is not None and engines.is_here(engine.endpoint()) else None
+
+
+def _engine_that_holds(workspace: Workspace) -> Engine:
+    """The engine that the cluster was made in. Raises KailabError when it doesn't answer, or another one does."""
+    name, engine = workspace.cluster_name, engines.find()
+    if engine is None:
+        missing = engines.why_none()
+        start = "kailab up   (starts the engine)" if engines.can_install() else missing.mend
+        raise KailabError(
+            f"Cluster {name} is not removed: no container engine answers ({missing.found}).",
+            why="Its containers are in that engine, and start again with it. Nothing was changed.",
+            mend=f"{start}; then kailab down\n{_gone_for_good(workspace)}",
+        )
+    engines.require_here(engine, "kailab down")
+    _need_the_same(workspace, engine, "kailab down")
+    return engine
+
+
+def _gone_for_good(workspace: Workspace) -> str:
+    files = f"{workspace.state / note.FILE} {workspace.kubeconfig}"
+    return f"      (should that engine be gone for good: rm -f {files})"
+
+
+def _need_the_same(workspace: Workspace, engine: Engine, then: str) -> None:
+    """Raises KailabError where the noted cluster is in another engine of this machine: it would be lost sight of."""
+    name = workspace.cluster_name
+    if (setting := _leads_back(workspace, engine)) and not nodes.containers(engine, name):
+        raise KailabError(
+            f"Cluster {name} is in another engine than the one that answers; nothing was touched.",
+            why=f"{engine.program} at {engine.endpoint() or 'its usual place'} has none of its containers.",
+            mend=f"{setting} {then}\n{_gone_for_good(workspace)}",
+        )
+
+
+def _leads_back(workspace: Workspace, engine: Engine) -> str:
+    """What to set in the environment to reach the engine that the cluster was made in; empty where it is this one."""
+    program, endpoint = Identity.engine(workspace), Identity.endpoint(workspace)
+    choice = f"{engines.CHOICE}={program}" if program and program != engine.program else ""
+    if endpoint and (choice or endpoint != engine.endpoint()):
+        return f"{choice} {advice.LEADS_TO[program or engine.program][0]}={endpoint}".strip()
+    return choice
+
+
+def _settled_name(workspace: Workspace, engine: Engine) -> str:
+    """The cluster's name, with the note as it should be for this checkout in this place.
+
+    The cluster of a checkout that was moved keeps its name. Should it be gone, that name is left to whoever is in the
+    old place now.
+    """
+    _need_the_same(workspace, engine, "kailab up")
+    if workspace.cluster_name != workspace.own_name and not nodes.containers(engine, workspace.cluster_name):
+        _remove_state(workspace)
+    Identity.settle(workspace)
+    return workspace.cluster_name
+
+
+def _need_mounts(workspace: Workspace, starting: Sequence[Node]) -> None:
+    """Raises KailabError where nodes would start with empty folders in the place of this checkout's."""
+    if Identity.is_moved(workspace):
+        raise KailabError(
+            f"{', '.join(node.name for node in starting)} can't start again: this checkout was moved.",
+            why="A node mounts folders of the checkout, by the path that they had when the cluster was made.",
+            mend=f"kailab down, then kailab up   ({ANEW})",
+        )
 
 
 def _run_kind(
@@ -270,10 +396,10 @@ def _run_kind(
     run(command, env=engine.env, log=log, stdin=stdin, timeout=900, tied=True)
 
 
-def _remove_state(workspace: Workspace, engine: Engine | None) -> None:
-    Identity.forget(workspace)
+def _remove_state(workspace: Workspace) -> None:
     workspace.kubeconfig.unlink(missing_ok=True)
     shutil.rmtree(workspace.state / "shared", ignore_errors=True)
+    Identity.forget(workspace)  # last: it leads to whatever is left
 
 
 def is_usable(kubeconfig: Path) -> bool:
@@ -288,12 +414,14 @@ def is_usable(kubeconfig: Path) -> bool:
 def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
     """What the cluster still waits for, in words; empty when nodes and add-ons are all ready."""
     waiting = []
-    listed, _ = api.list("Node")
-    present = {node["metadata"]["name"]: node for node in listed}
+    present = nodeobjects.present(api)
     for node in NODES:
-        conditions = present.get(node.name, {}).get("status", {}).get("conditions", [])
+        found = present.get(node.name, {})
+        conditions = found.get("status", {}).get("conditions", [])
         if not any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions):
             waiting.append(f"node {node.name}")
+        elif said := nodeobjects.lacking(node, found):
+            waiting += said
     for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *gpu.READY, *extra):
         item = api.get(kind, name, namespace)
         if not _is_ready(kind, item):
@@ -315,13 +443,12 @@ def _is_ready(kind: str, item: dict[str, Any] | None) -> bool:
     return bool(status.get("availableReplicas", 0) >= item["spec"].get("replicas", 1))
 
 
-def _apply_when_known(api: Api, item: dict[str, Any]) -> None:
+def _when_known(write: Callable[[], T]) -> T:
     """Just after the start the API server may still be building its own roles, or refuse for a moment."""
     deadline = time.monotonic() + 30
     while True:
         try:
-            api.apply(item)
-            return
+            return write()
         except ApiError as refused:
             if refused.status not in (403, 404, 409, 429, 500, 503) or time.monotonic() > deadline:
                 raise
@@ -334,13 +461,54 @@ def machine_of(engine: Engine) -> kindconfig.Machine:
     return kindconfig.Machine(int(cores), int(memory) // 2**20)
 
 
-def _load_balancer_pool(engine: Engine, cluster: str, size: int = 16) -> list[ipaddress.IPv4Address]:
+def _pool_number(workspace: Workspace, engine: Engine, cluster: str) -> int:
+    """Which of the load balancer's pools is this cluster's, chosen once: its usual one, else one that no other has.
+
+    A cluster's control plane holds the number too, where other checkouts read it, and which goes when the cluster goes.
+    """
+    number = Identity.pool(workspace)
+    if number is None:
+        number = _marked_pool(engine, cluster)
+    if number is None:
+        taken, usual = _pools_of_others(engine, cluster), _usual_pool(cluster)
+        number = next((one for one in (usual, *range(POOLS)) if one not in taken), usual)
+    engine.run("exec", container_name(cluster, CONTROL_PLANE), "sh", "-c", f"printf %s {number} > {POOL_MARK}")
+    Identity.keep(workspace, pool=number)
+    return number
+
+
+def _usual_pool(cluster: str) -> int:
+    return zlib.crc32(cluster.encode()) % POOLS
+
+
+def _pools_of_others(engine: Engine, cluster: str) -> set[int]:
+    """The pools of the other kailab clusters in this engine, running or not; of one without a mark its usual one."""
+    others = {found for found in nodes.clusters(engine) if found.startswith("kailab-")} - {cluster}
+    marked = {other: _marked_pool(engine, other) for other in others}
+    return {_usual_pool(other) if number is None else number for other, number in marked.items()}
+
+
+def _marked_pool(engine: Engine, cluster: str) -> int | None:
+    source = f"{container_name(cluster, CONTROL_PLANE)}:{POOL_MARK}"
+    with tempfile.TemporaryDirectory(prefix="kailab-") as folder:
+        copied = Path(folder) / "pool"
+        engine.run("cp", source, copied, check=False)  # also from a container that is stopped
+        try:
+            number = int(copied.read_text())
+        except (OSError, ValueError):
+            return None
+    return number if number in range(POOLS) else None
+
+
+def _load_balancer_pool(
+    engine: Engine, cluster: str, pool: int | None = None, size: int = 16
+) -> list[ipaddress.IPv4Address]:
     """`size` of the last addresses of kind's network: the engine hands out the first ones.
 
-    Which of the last eight pools is the cluster's own, by its name: two on one machine share that network. A small
-    network has room for one pool only.
+    Two clusters on one machine share that network, so each has its own of the last eight pools. A small network has
+    room for one pool only.
     """
-    pool = zlib.crc32(cluster.encode()) % POOLS
+    pool = _usual_pool(cluster) if pool is None else pool
     for known in json.loads(engine.run("network", "inspect", "kind").stdout):
         for found in _subnets(known):
             network = ipaddress.ip_network(found, strict=False)
@@ -420,13 +588,41 @@ def status(workspace: Workspace) -> Status:
 
 
 def remove_caches(workspace: Workspace, console: Console) -> None:
-    """Remove what can be made again: programs, images of ours in the engine, Go's and pip's leftovers of kailab."""
-    engine = engines.find()
-    if engine is not None:
-        ours = tuple(engines.full_name(name) for name in ("kailab/", "ai-app:", "gpu-app:"))
-        listed = [name for name in engine.image_names() if name.startswith(ours)]
-        if listed:
-            engine.run("image", "rm", "--force", *listed, check=False)
-    shutil.rmtree(workspace.cache, ignore_errors=True)
-    shutil.rmtree(workspace.state, ignore_errors=True)
-    console.print(f"removed {workspace.cache} and {workspace.state}")
+    """Remove what can be made again: programs, packages, logs, and the images that kailab has made in the engine.
+
+    The caches are all checkouts', so nobody may be at work on them. Images that a container uses stay, as do points,
+    evidence and files. Raises KailabError with what could not be removed.
+    """
+    with contextlib.ExitStack() as held:
+        for lock in (workspace.state / "up.lock", *(workspace.cache / name for name in CACHE_LOCKS)):
+            held.enter_context(_locked(lock, lambda text: console.print(text)))
+        engine = _engine_here()
+        if engine is None:
+            console.print("no container engine answers: images that kailab has made in one stay there")
+        elif used := _remove_images(engine):
+            console.print(f"these images stay, since containers use them: {', '.join(used)}")
+        if engines.stop(workspace):
+            console.print("stopped the Docker engine that kailab had started")
+        removed = [workspace.cache / name for name in CACHES] + [workspace.state / name for name in LEFTOVERS]
+        if engines.started_by_us(workspace) is None:  # else what lies there tells whose it is
+            removed += [path for path in (workspace.cache / "engine").glob("*") if path.suffix != ".lock"]
+        for path in removed:
+            _remove(path)
+    if left := [str(path) for path in removed if path.exists()]:
+        raise KailabError("Not all caches could be removed.", why="\n".join(left), mend="remove them by hand")
+    console.print(f"removed the caches in {workspace.cache}")
+    console.print(f"your points and evidence stay in {workspace.state}, your files in {workspace.work}", soft_wrap=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _remove_images(engine: Engine) -> list[str]:
+    """Remove all that kailab has made; returns those that containers still use, also of other checkouts."""
+    made = engine.images_made()
+    return [name for name in made if engine.run("image", "rm", name, check=False).returncode != 0]

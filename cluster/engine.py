@@ -28,6 +28,8 @@ OLDEST = {"docker": docker.OLDEST, "podman": 4}
 START_SECONDS = 60
 SOCKET = "/var/run/docker.sock"  # where a dockerd listens that is told nothing else, as ours
 PROGRAMS = ("docker", "podman")
+# On every image that kailab makes: the name that it was made under. Images built upon it inherit the label.
+IMAGE_LABEL = "kailab.image"
 # kind's own variable for which of them to use, here too.
 CHOICE = "KIND_EXPERIMENTAL_PROVIDER"
 _ABOUT = {
@@ -87,12 +89,23 @@ class Engine:
 
     def build(self, tag: str, context: Path | str, *args: str, log: Path, timeout: float) -> None:
         """Build the folder's Dockerfile. The image gets its name when it is whole."""
-        self.run("build", "--tag", full_name(tag), *args, context, log=log, env=self.env, timeout=timeout, tied=True)
+        label = ("--label", label_of(tag))
+        self.run("build", "--tag", full_name(tag), *label, *args, context,
+                 log=log, env=self.env, timeout=timeout, tied=True)  # fmt: skip
 
     def image_names(self) -> list[str]:
         """All that have one, in full."""
-        listed = self.run("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
+        return self._names()
+
+    def _names(self, *options: str) -> list[str]:
+        listed = self.run("image", "ls", *options, "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
         return [full_name(name) for name in listed if "<none>" not in name]
+
+    def images_made(self) -> list[str]:
+        """The names of the images that kailab has made here; not those that others built upon them or called alike."""
+        asked = ("image", "inspect", "--format", f'{{{{index .Config.Labels "{IMAGE_LABEL}"}}}}')
+        labelled = self._names("--filter", f"label={IMAGE_LABEL}")
+        return [name for name in labelled if self.run(*asked, name, check=False).stdout.strip() == name]
 
     def save(self, names: Sequence[str], target: Path | str, log: Path | None = None) -> None:
         """Write several images into one archive, as containerd imports it."""
@@ -109,6 +122,11 @@ def full_name(image: str) -> str:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return image
     return f"docker.io/{image}" if slash else f"docker.io/library/{image}"
+
+
+def label_of(tag: str) -> str:
+    """The label of the image of this name."""
+    return f"{IMAGE_LABEL}={full_name(tag)}"
 
 
 def is_here(endpoint: str) -> bool:
@@ -163,14 +181,17 @@ def _complaint(program: str) -> str:
     return asked.stdout + asked.stderr
 
 
-def require_here(engine: Engine) -> None:
-    """Raises KailabError for an engine of another machine, where a cluster would come up and be of no use."""
+def require_here(engine: Engine, then: str = "kailab up") -> None:
+    """Raises KailabError for an engine of another machine, where a cluster would come up and be of no use.
+
+    `then` is the command to repeat with an engine of this machine.
+    """
     endpoint = engine.endpoint()
     if not is_here(endpoint):
         raise KailabError(
             f"{engine.program} speaks to an engine on another machine ({endpoint}); the cluster needs one on this.",
             why=advice.WHY_HERE,
-            mend=advice.how_to_come_back(engine.program),
+            mend=advice.how_to_come_back(engine.program, then),
         )
 
 

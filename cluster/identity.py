@@ -2,66 +2,111 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
+from cluster import note
 from cluster.api import Api
 from cluster.errors import KailabError
-from cluster.files import replace
-from cluster.workspace import Workspace
+from cluster.kindconfig import SCHEDULER
+from cluster.workspace import SOURCE_ROOT, Workspace
 
 
 class Identity:
-    """The note in .kailab/cluster.json: {"creating": true} while being made, then {"uid": UID of kube-system}; in both,
-    the engine that it was made with."""
-
-    @staticmethod
-    def _read(workspace: Workspace) -> dict[str, object]:
-        try:
-            document = json.loads((workspace.state / "cluster.json").read_text())
-        except (OSError, ValueError):
-            return {}
-        return document if isinstance(document, dict) else {}
-
-    @staticmethod
-    def _write(workspace: Workspace, note: dict[str, object]) -> None:
-        replace(workspace.state / "cluster.json", json.dumps(note))
+    """What the note in .kailab/cluster.json says, and when it is written (its fields: cluster/note.py)."""
 
     @classmethod
-    def begin(cls, workspace: Workspace, engine: str = "") -> None:
-        cls._write(workspace, {"creating": True, **({"engine": engine} if engine else {})})
+    def begin(cls, workspace: Workspace, engine: str = "", endpoint: str = "") -> None:
+        """A cluster is about to be made under the workspace's cluster name."""
+        where = {"engine": engine, "endpoint": endpoint}
+        here = _here(workspace)
+        made = {"creating": True, "name": workspace.cluster_name, **here, "made": here}
+        note.write(workspace.state, {**made, **{key: value for key, value in where.items() if value}})
 
     @classmethod
     def creating(cls, workspace: Workspace) -> bool:
-        return bool(cls._read(workspace).get("creating"))
+        return bool(note.read(workspace.state).get("creating"))
 
     @classmethod
     def record(cls, workspace: Workspace, api: Api) -> None:
-        cls._write(workspace, {**cls._engine_noted(workspace), "uid": uid(api)})
+        begun = {key: value for key, value in note.read(workspace.state).items() if key != "creating"}
+        note.write(workspace.state, {**begun, "uid": uid(api)})
+
+    @classmethod
+    def keep(cls, workspace: Workspace, **fields: object) -> None:
+        """Add to a note that is there; a file is written only where that changes something."""
+        noted = note.read(workspace.state)
+        if noted and {**noted, **fields} != noted:
+            note.write(workspace.state, {**noted, **fields})
 
     @classmethod
     def engine(cls, workspace: Workspace) -> str:
         """The program ("docker", "podman") of the engine that holds the cluster; empty where nobody knows."""
-        return str(cls._read(workspace).get("engine") or "")
+        return str(note.read(workspace.state).get("engine") or "")
 
     @classmethod
-    def _engine_noted(cls, workspace: Workspace) -> dict[str, object]:
-        engine = cls.engine(workspace)
-        return {"engine": engine} if engine else {}
+    def endpoint(cls, workspace: Workspace) -> str:
+        """Where that engine answered when the cluster was made; empty where nobody knows."""
+        return str(note.read(workspace.state).get("endpoint") or "")
+
+    @classmethod
+    def pool(cls, workspace: Workspace) -> int | None:
+        """The number of the cluster's pool of load balancer addresses, if one was chosen."""
+        noted = note.read(workspace.state).get("pool")
+        return noted if isinstance(noted, int) else None
+
+    @classmethod
+    def is_noted(cls, workspace: Workspace) -> bool:
+        """Whether a cluster was made here and not removed, as far as the file says, whatever stands in it."""
+        return (workspace.state / note.FILE).exists()
+
+    @classmethod
+    def settle(cls, workspace: Workspace) -> None:
+        """After a move the note says where its cluster's checkout is now; one of an earlier kailab gets a name."""
+        cls.keep(workspace, name=workspace.cluster_name, **_here(workspace))
+
+    @classmethod
+    def is_moved(cls, workspace: Workspace) -> bool:
+        """Whether the nodes mount folders by a path where they are no more."""
+        made = note.read(workspace.state).get("made")
+        if not isinstance(made, dict):
+            return False
+        state, root = Path(str(made.get("state"))), Path(str(made.get("root")))
+        return state.resolve() != workspace.state or not (root / SCHEDULER.relative_to(SOURCE_ROOT)).is_file()
 
     @classmethod
     def forget(cls, workspace: Workspace) -> None:
-        (workspace.state / "cluster.json").unlink(missing_ok=True)
+        (workspace.state / note.FILE).unlink(missing_ok=True)
+
+    @classmethod
+    def disown(cls, workspace: Workspace) -> str:
+        """In a copied checkout: drop the copies of note and login, which lead to the original's cluster.
+
+        Returns the state folder of the original; empty in all other checkouts, where nothing is done.
+        """
+        if original := note.original(workspace.state):
+            workspace.kubeconfig.unlink(missing_ok=True)
+            cls.forget(workspace)  # last: until then it tells what the login is
+        return original
 
     @classmethod
     def verify(cls, workspace: Workspace, api: Api) -> str:
         """The cluster's UID. Raises KailabError when it is not the cluster that this checkout made.
 
         A lost note is written again: the kubeconfig lies in our own folder, and kind's container names follow
-        from that folder's path.
+        from that folder's path. Another state folder of one checkout (KAILAB_HOME) may share the cluster by copies of
+        both files.
         """
-        found, noted = uid(api), cls._read(workspace).get("uid")
+        noted_here = note.read(workspace.state)
+        original = note.original(workspace.state)
+        if original and noted_here.get("root") != str(SOURCE_ROOT):
+            raise KailabError(
+                "This checkout is a copy; its kubeconfig leads to the original's cluster. Nothing was touched.",
+                why=f"the original has its files in {original}",
+                mend="kailab up   (makes a cluster of this checkout's own)",
+            )
+        found, noted = uid(api), noted_here.get("uid")
         if noted is None:
-            cls._write(workspace, {"uid": found})
+            note.write(workspace.state, {**noted_here, "uid": found})
         elif noted != found:
             raise KailabError(
                 "The cluster behind .kailab/kubeconfig is not the one that kailab made here; nothing was touched.",
@@ -69,6 +114,10 @@ class Identity:
                 mend="kailab down, then kailab up   (makes the course cluster anew)",
             )
         return found
+
+
+def _here(workspace: Workspace) -> dict[str, object]:
+    return {"state": str(workspace.state), "root": str(SOURCE_ROOT)}
 
 
 def uid(api: Api) -> str:

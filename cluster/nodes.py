@@ -9,10 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cluster.engine import Engine
+from cluster.errors import KailabError
+from cluster.run import CommandFailed
 from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 
 # Linux gives each control group 1024 where nothing else is said ("Control Group v1: cpu.shares" in its documentation).
 CONTROL_PLANE_SHARES = 8 * 1024
+KIND_LABEL = "io.x-k8s.kind.cluster"
+# Where containerd puts what it makes of cni.template.
+POD_NETWORK = "/etc/cni/net.d/10-containerd-net.conflist"
 CTR = ("ctr", "--namespace=k8s.io")
 
 
@@ -25,10 +30,23 @@ class NodeState:
     state: str
 
 
+def containers(engine: Engine, cluster: str) -> list[str]:
+    """The containers that carry kind's label of this cluster, running or not."""
+    ours = f"label={KIND_LABEL}={cluster}"
+    return engine.run("ps", "--all", "--filter", ours, "--format", "{{.Names}}").stdout.split()
+
+
+def clusters(engine: Engine) -> set[str]:
+    """The names of all of kind's clusters in the engine, whoever made them."""
+    field = f'{{{{.Label "{KIND_LABEL}"}}}}'
+    if engine.program == "podman":  # whose list has no function for a label
+        field = f'{{{{index .Labels "{KIND_LABEL}"}}}}'
+    return set(engine.run("ps", "--all", "--filter", f"label={KIND_LABEL}", "--format", field).stdout.split())
+
+
 def states(engine: Engine, cluster: str) -> list[NodeState]:
     """One entry per node of the topology, whether its container exists or not."""
-    ours = f"label=io.x-k8s.kind.cluster={cluster}"
-    present = engine.run("ps", "--all", "--filter", ours, "--format", "{{.Names}}").stdout.split()
+    present = containers(engine, cluster)
     # Podman's list has words for people in the place of a state ("Up 5 seconds ago").
     asked = ("container", "inspect", "--format", "{{.Name}}\t{{.State.Status}}", *present)
     told = engine.run(*asked, check=False).stdout if present else ""
@@ -42,6 +60,37 @@ def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
     for node in sorted(stopped, key=lambda state: not state.node.is_control_plane):
         verb = "unpause" if node.state == "paused" else "start"
         engine.run(verb, node.container, log=log)
+
+
+def restart_anew(engine: Engine, containers: Sequence[str], log: Path) -> None:
+    """Restart nodes that will get another range of pod addresses, as a node that registers anew does.
+
+    containerd writes its network configuration for the range only where it has none. (kindnet writes another file,
+    and whenever the range changes.)
+    """
+    for container in containers:
+        engine.run("exec", container, "rm", "-f", POD_NETWORK, log=log)
+        engine.run("restart", container, log=log)
+
+
+def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
+    """Remove a cluster's containers and their volumes, as `kind delete cluster` does, but without kind; returns names.
+
+    Raises KailabError with what is left.
+    """
+    present, why, mend = containers(engine, cluster), "", ""
+    if not present:
+        return []
+    try:
+        engine.run("rm", "--force", "--volumes", *present, log=log)
+    except CommandFailed as failed:
+        why, mend = failed.why, failed.mend
+    if left := containers(engine, cluster):
+        raise KailabError(
+            f"Cluster {cluster} is not removed: {', '.join(left)} remain.", why=why,
+            mend=f"{mend + '; then ' if mend else ''}kailab down   (once more; log: {log})",
+        )  # fmt: skip
+    return present
 
 
 def favour_control_plane(engine: Engine, cluster: str, log: Path) -> None:

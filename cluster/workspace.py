@@ -9,13 +9,15 @@ from pathlib import Path
 
 import platformdirs
 
+from cluster import note
+
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
 KUBERNETES_VERSION = "v1.37.2"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """One checkout's paths. `cluster_name` follows from the state folder, so two checkouts never share one."""
+    """One checkout's paths."""
 
     state: Path
     cache: Path
@@ -30,6 +32,12 @@ class Workspace:
 
     @property
     def cluster_name(self) -> str:
+        """The cluster's that this checkout has made, wherever it was then; else the one that it would make."""
+        return note.name(self.state) or self.own_name
+
+    @property
+    def own_name(self) -> str:
+        """It follows from the state folder, so two checkouts never share one."""
         return f"kailab-{hashlib.sha256(str(self.state).encode()).hexdigest()[:6]}"
 
     @property

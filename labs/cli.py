@@ -89,7 +89,7 @@ def status() -> None:
 
 @app.command()
 def down() -> None:
-    """Remove the course cluster. Your files in work/ and your points stay."""
+    """Remove the course cluster. Its images stay for the next one; your files in work/ and your points too."""
     from cluster.bringup import down as take_down
 
     take_down(Workspace.here(), _console())
@@ -97,7 +97,7 @@ def down() -> None:
 
 @app.command(hidden=True)
 def distclean() -> None:
-    """Remove the caches too."""
+    """Remove the caches and kailab's images too. Your files, points and evidence stay."""
     from cluster.bringup import down as take_down
     from cluster.bringup import remove_caches
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cluster import hashing
-from cluster.engine import Engine, full_name
+from cluster.engine import Engine, full_name, label_of
 from cluster.nodeimage import programs
 from cluster.nodeimage.build import ensure_mmdebstrap
 from cluster.run import run
@@ -68,7 +68,8 @@ def python_base(workspace: Workspace, engine: Engine, log: Path, *, registry: bo
             tar = Path(folder) / "root.tar"
             run(["sh", PYTHON / "build.sh", tar, _architecture()[0]], log=log, timeout=900)
             environment = "ENV PATH=/usr/local/bin:/usr/bin:/bin PYTHONUNBUFFERED=1"
-            engine.run("import", "--change", environment, tar, full_name(tag), log=log)
+            changes = ("--change", environment, "--change", f"LABEL {label_of(tag)}")
+            engine.run("import", *changes, tar, full_name(tag), log=log)
     return tag
 
 

@@ -10,11 +10,12 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cluster import advice, hashing
 from cluster import engine as engines
-from cluster.engine import Engine, full_name
+from cluster.engine import Engine, full_name, label_of
 from cluster.errors import KailabError
 from cluster.nodeimage import programs
 from cluster.run import run
@@ -64,6 +65,8 @@ CONTROL_PLANE_IMAGES = (
     *(image for image, _, _ in SCRATCH_IMAGES if image not in WORKER_IMAGES),
 )
 
+KEPT = timedelta(days=1)
+
 Say = Callable[[str], None]
 
 
@@ -105,7 +108,8 @@ def debian_root(engine: Engine, tag: str, packages: Sequence[str], variant: str,
         tar = Path(folder) / "root.tar"
         run(["mmdebstrap", "--quiet", f"--variant={variant}", f"--include={','.join(packages)}", *options, SUITE, tar],
             log=log, timeout=1200)  # fmt: skip
-        engine.run("import", "--change", f"ENV PATH={PATH_VALUE}", tar, full_name(tag), log=log)
+        changes = ("--change", f"ENV PATH={PATH_VALUE}", "--change", f"LABEL {label_of(tag)}")
+        engine.run("import", *changes, tar, full_name(tag), log=log)
 
 
 def ensure_mmdebstrap(log: Path) -> None:
@@ -227,18 +231,32 @@ def _preload(engine: Engine, bare: str, tag: str, images: Sequence[str], log: Pa
         stop = "pkill containerd; while pkill -0 containerd; do sleep 0.1; done; rm -rf /run/containerd"
         engine.run("exec", container, "sh", "-c", f"{stop}; {after}", log=log)
         engine.run(
-            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]', container, full_name(tag),
-            log=log,
+            "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
+            "--change", f"LABEL {label_of(tag)}", container, full_name(tag), log=log,
         )  # fmt: skip
     finally:
         engine.run("rm", "--force", "--volumes", container)
 
 
 def prune(engine: Engine) -> list[str]:
-    """Remove images of earlier recipes (2 GB each) that no container uses; returns their names."""
+    """Remove images of earlier recipes (2 GB each) that no container uses; returns their names.
+
+    What was made within a day stays: another checkout of another version may be about to make nodes of it.
+    """
     current = {names().control_plane, names().worker, f"kailab/node-bare:{recipe_hash()}"}
     current.add(f"kailab/node-root:{hashing.combined([*NODE_PACKAGES, SUITE])}")
     kept = tuple(map(full_name, current))
     ours = full_name("kailab/node-")
-    old = [name for name in engine.image_names() if name.startswith(ours) and not name.startswith(kept)]
+    others = [name for name in engine.image_names() if name.startswith(ours) and not name.startswith(kept)]
+    old = [name for name in others if _age(engine, name) > KEPT]
     return [name for name in old if engine.run("image", "rm", name, check=False).returncode == 0]
+
+
+def _age(engine: Engine, image: str) -> timedelta:
+    """How long ago an image was made, by the engine's clock in UTC; of one that is just being removed, none."""
+    told = engine.run("image", "inspect", "--format", "{{.Created}}", full_name(image), check=False).stdout
+    try:  # Docker separates date and time by a T, Podman by a blank
+        made = datetime.fromisoformat(told.strip()[: len("2026-01-31T23:59:59")]).replace(tzinfo=UTC)
+    except ValueError:
+        return timedelta()
+    return datetime.now(UTC) - made

@@ -5,14 +5,18 @@ from __future__ import annotations
 import ipaddress
 import json
 import platform
+import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock, Timeout
 
 from cluster import bringup, nodes
 from cluster.engine import Engine
-from cluster.topology import NODES
+from cluster.identity import Identity
+from cluster.topology import NODES, Node
 from cluster.workspace import Workspace
 
 ENGINE = Engine("docker", "28.2.2")
@@ -72,15 +76,26 @@ class Making(bringup.Bringup):
         super().__init__(workspace, bringup.Extras())
         self._engine = engine
         self.done: list[str] = []
+        self.lost: list[Node] = []
 
     def make(self, said: list[str]) -> str:
         return self._make_nodes(self._workspace.logs / "nodes.log", said.append)
+
+    def load(self) -> str:
+        return self._load_images(self._workspace.logs / "load.log", lambda text: None)
+
+    @property
+    def names(self) -> list[str]:
+        return [recipe.name for recipe in self._recipes]
 
     def _create_nodes(self, log: Path) -> None:
         self.done.append("create")
 
     def _wait_for_api(self) -> None:
         self.done.append("wait")
+
+    def _without_object(self) -> list[Node]:
+        return self.lost
 
     def _kind(self, *args: str, log: Path, stdin: str | None = None) -> None:
         self.done.append(" ".join(args))
@@ -105,6 +120,35 @@ def test_a_whole_one_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     making = Making(workspace, ENGINE)
     making.make([])
     assert making.done == ["wait"]
+
+
+def test_nodes_deleted_from_the_cluster_are_restarted_so_that_they_register(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes_are("running", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    making = Making(workspace, ENGINE)
+    making.lost = [NODES[2]]
+
+    def restart(engine: Engine, containers: list[str], log: Path) -> None:
+        assert containers == [f"{workspace.own_name}-worker2"]
+        making.done.append("restart")
+        making.lost = []
+
+    monkeypatch.setattr(nodes, "restart_anew", restart)
+    said: list[str] = []
+    assert making.make(said).endswith(", gpu-b registered again")
+    assert making.done == ["wait", "restart", "wait"]
+    assert "gpu-b" in said[-1]
+
+
+def test_nodes_just_made_are_not_taken_for_deleted(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes_are("absent", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    making = Making(workspace, ENGINE)
+    making.lost = list(NODES)
+    making.make([])
+    assert making.done == ["create", "wait"]
 
 
 @pytest.mark.parametrize(
@@ -158,3 +202,96 @@ def test_load_balancers_get_the_last_addresses_of_the_network_whichever_engine_t
     for pool in found:
         assert len(pool) == 16
         assert all(address in whole and int(whole.broadcast_address) - int(address) <= 16 * pools for address in pool)
+
+
+@dataclass(frozen=True)
+class Sharing(Engine):
+    """An engine with several clusters; a file in a control plane is a file in a folder."""
+
+    folder: Path = Path()
+
+    def run(self, *args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+        words, said = list(map(str, args)), ""
+        match words[0]:
+            case "ps":
+                said = "\n".join(path.name.removesuffix("-control-plane") for path in self.folder.iterdir())
+            case "cp":
+                source = self.folder / words[1].partition(":")[0] / "pool"
+                if source.exists():
+                    Path(words[2]).write_text(source.read_text())
+            case "exec":
+                (self.folder / words[1] / "pool").write_text(words[-1].split()[2])
+        return subprocess.CompletedProcess(words, 0, said, "")
+
+    def add(self, cluster: str) -> None:
+        (self.folder / f"{cluster}-control-plane").mkdir()
+
+
+@pytest.fixture
+def sharing(tmp_path: Path) -> Sharing:
+    (tmp_path / "containers").mkdir()
+    return Sharing("docker", "28", folder=tmp_path / "containers")
+
+
+def clusters_of(one_pool: int) -> list[Workspace]:
+    return [
+        workspace
+        for number in range(100)
+        if bringup._usual_pool((workspace := Workspace(Path(f"/{number}"), Path("/cache"))).own_name) == one_pool
+    ]
+
+
+def pool(workspace: Workspace, engine: Engine) -> int:
+    return bringup._pool_number(workspace, engine, workspace.own_name)
+
+
+def test_clusters_whose_usual_pool_is_the_same_get_pools_of_their_own(sharing: Sharing) -> None:
+    several = clusters_of(one_pool=3)[: bringup.POOLS]
+    chosen = []
+    for workspace in several:
+        sharing.add(workspace.own_name)
+        chosen.append(pool(workspace, sharing))
+    assert chosen[0] == 3
+    assert len(set(chosen)) == len(several) >= 4
+    assert [pool(workspace, sharing) for workspace in several] == chosen, "also with the notes lost"
+
+
+def test_a_chosen_pool_stays_also_when_the_usual_one_becomes_free(sharing: Sharing, workspace: Workspace) -> None:
+    other = next(one for one in clusters_of(bringup._usual_pool(workspace.own_name)) if one != workspace)
+    sharing.add(other.own_name)
+    sharing.add(workspace.own_name)
+    Identity.begin(workspace)
+    chosen = pool(workspace, sharing)
+    assert chosen != bringup._usual_pool(workspace.own_name)
+    shutil.rmtree(sharing.folder / f"{other.own_name}-control-plane")
+    (sharing.folder / f"{workspace.own_name}-control-plane" / "pool").unlink()
+    assert Identity.pool(workspace) == chosen == pool(workspace, sharing)
+
+
+def test_clusters_of_others_than_kailab_take_no_pool(sharing: Sharing, workspace: Workspace) -> None:
+    sharing.add(workspace.own_name)
+    for name in (f"kind-{number}" for number in range(50)):
+        sharing.add(name)
+    assert pool(workspace, sharing) == bringup._usual_pool(workspace.own_name)
+
+
+def test_images_are_made_sure_of_and_kept_from_others_while_they_are_loaded(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their tags are shared: another checkout of another version may have moved them since they were built."""
+    done: list[str] = []
+
+    def note(what: str) -> None:
+        with pytest.raises(Timeout):
+            FileLock(workspace.cache / "images.lock", timeout=0).acquire()
+        done.append(what)
+
+    monkeypatch.setattr(bringup.builder, "build", lambda _w, _e, recipe, _l, **_: note(recipe.name))
+    monkeypatch.setattr(nodes, "load_images", lambda *_: note("load"))
+    making = Making(workspace, Answering("docker", "another key"))
+    assert making.load() == f"{len(making.names)} images"
+    assert done == [*making.names, "load"]
+    done.clear()
+    making = Making(workspace, Answering("docker", making._images_key()))
+    assert making.load() == "already there"
+    assert done == []

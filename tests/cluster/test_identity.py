@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from cluster import note
 from cluster.api import Api
 from cluster.errors import KailabError
 from cluster.identity import Identity, uid
@@ -108,3 +110,23 @@ def test_a_cluster_of_an_earlier_kailab_has_no_engine_noted(workspace: Workspace
     (workspace.state / "cluster.json").write_text('{"uid": "ours"}')
     assert Identity.engine(workspace) == ""
     assert Identity.verify(workspace, cluster("ours")) == "ours"
+
+
+def test_a_copied_checkout_is_refused_the_cluster_of_its_original(workspace: Workspace, tmp_path: Path) -> None:
+    Identity.begin(workspace)
+    Identity.record(workspace, cluster("ours"))
+    shared = Workspace(tmp_path / "home", workspace.cache)  # of the same checkout, as its tests have them
+    shutil.copytree(workspace.state, shared.state)
+    assert Identity.verify(shared, cluster("ours")) == "ours"
+    for state in (workspace.state, shared.state):
+        note.write(state, {**note.read(state), "root": "/srv/original"})
+    with pytest.raises(KailabError, match="is a copy") as refused:
+        Identity.verify(shared, cluster("ours"))
+    assert refused.value.mend.startswith("kailab up")
+    assert str(workspace.state) in refused.value.why
+
+
+def test_a_look_from_another_terminal_does_not_end_a_creation(workspace: Workspace) -> None:
+    Identity.begin(workspace)
+    Identity.verify(workspace, cluster("ours"))
+    assert Identity.creating(workspace)

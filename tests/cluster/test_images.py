@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cluster import images as builder
-from cluster.engine import Engine, full_name
+from cluster.engine import IMAGE_LABEL, Engine, full_name
 from cluster.images import RECIPE_LABEL, ImageRecipe
 from cluster.nodeimage import build as nodeimage
 from cluster.nodeimage import programs
@@ -17,6 +18,10 @@ from cluster.run import CommandFailed
 from cluster.workspace import Workspace
 
 BASE = f"kailab/python:{builder.base_hash()}"
+
+
+def ago(hours: int, form: str = "%Y-%m-%dT%H:%M:%S.123456789Z") -> str:
+    return (datetime.now(UTC) - timedelta(hours=hours)).strftime(form)
 
 
 class Done:
@@ -31,6 +36,7 @@ class FakeEngine(Engine):
     images: dict[str, str] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    made: dict[str, str] = field(default_factory=dict)  # when; all others two days ago
 
     def run(self, *args: str | Path, **options: Any) -> Any:
         words = [str(word) for word in args]
@@ -38,6 +44,8 @@ class FakeEngine(Engine):
         self.calls.append(line)
         if any(part in line for part in self.broken):
             raise CommandFailed(words, "failed with status 1", "write /x: no space left on device")
+        if words[:4] == ["image", "inspect", "--format", "{{.Created}}"]:
+            return Done(self.made.get(words[-1], ago(hours=48)))
         if words[:2] == ["image", "inspect"]:
             return Done(self.images.get(words[-1], ""), 0 if words[-1] in self.images else 1)
         if words[:2] == ["image", "ls"]:
@@ -140,6 +148,16 @@ def test_only_node_images_of_earlier_recipes_are_pruned(engine: FakeEngine) -> N
     assert set(engine.images) == kept
 
 
+@pytest.mark.parametrize("form", ["%Y-%m-%dT%H:%M:%S.123456789Z", "%Y-%m-%d %H:%M:%S.123456789 +0000 UTC"])
+def test_node_images_that_another_checkout_has_just_made_are_not_pruned(engine: FakeEngine, form: str) -> None:
+    fresh, old = "docker.io/kailab/node-worker:fresh", "docker.io/kailab/node-worker:old"
+    engine.images.update({fresh: "", old: ""})
+    engine.made.update({fresh: ago(hours=20, form=form), old: ago(hours=28, form=form)})
+    assert nodeimage.prune(engine) == [old]
+    engine.made[fresh] = ""  # that checkout has removed it in this moment
+    assert nodeimage.prune(engine) == []
+
+
 @pytest.mark.parametrize("left", ["999999999", "no-number"])
 def test_programs_half_built_are_not_taken_for_built_and_are_cleared_away(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str
@@ -162,3 +180,20 @@ def test_programs_half_built_are_not_taken_for_built_and_are_cleared_away(
     assert (folder / "podroutes").read_text() == "whole"
     assert len(asked) == 1
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
+
+
+def test_every_image_says_under_which_name_kailab_made_it(
+    workspace: Workspace, engine: FakeEngine, recipe: ImageRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else `distclean` would not know it from a student's own."""
+    for module in (builder, nodeimage):
+        monkeypatch.setattr(module, "ensure_mmdebstrap", lambda log: None)
+        monkeypatch.setattr(module, "run", lambda command, **_: None)
+    engine.images.clear()
+    build(workspace, engine, recipe)
+    nodeimage.debian_root(engine, "kailab/node-root:abc", ["bash"], "minbase", tmp_path / "log")
+    nodeimage.bake(engine, "kailab/node-worker:abc", ["tiny:v1"], "key", "/mark", tmp_path / "log")
+    made = [call for call in engine.calls if call.split()[0] in ("build", "import", "commit")]
+    assert len(made) == len(engine.images) == 4
+    for name in engine.images:
+        assert sum(f"{IMAGE_LABEL}={name}" in call.split() for call in made) == 1

@@ -58,3 +58,17 @@ def test_paused_nodes_go_on_and_stopped_ones_start_the_control_plane_first(tmp_p
 def test_without_containers_every_node_is_absent() -> None:
     engine = FakeEngine("docker", "28", containers={})
     assert {state.state for state in nodes.states(engine, CLUSTER)} == {"absent"}
+
+
+def test_a_node_that_is_to_register_anew_forgets_its_range_of_addresses_first(tmp_path: Path) -> None:
+    engine = FakeEngine("docker", "28")
+    nodes.restart_anew(engine, ["a", "b"], tmp_path / "log")
+    forget = ["rm", "-f", nodes.POD_NETWORK]
+    assert engine.calls == [["exec", "a", *forget], ["restart", "a"], ["exec", "b", *forget], ["restart", "b"]]
+
+
+@pytest.mark.parametrize("program", ["docker", "podman"])
+def test_the_clusters_in_an_engine_are_told_once_each(program: str) -> None:
+    engine = FakeEngine(program, "5", containers=dict.fromkeys(["kailab-1", "kailab-1 ", "kind"], "running"))
+    assert nodes.clusters(engine) == {"kailab-1", "kind"}
+    assert nodes.KIND_LABEL in engine.calls[0][-1]
