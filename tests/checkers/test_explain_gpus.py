@@ -82,7 +82,7 @@ def test_a_claim_without_a_device_is_compared_with_what_there_is() -> None:
     text = told(Facts(wanted, resource_claims=(claim,), slices=slices))
     assert "Its claim big has no device." in text
     assert "1 of class gpu.nvidia.com where memory >= 200Gi" in text
-    assert "gpu-a: 4 x NVIDIA A100-SXM4-80GB with 81920Mi; 1 held by pods as nvidia.com/gpu; 1 faulty" in text
+    assert "gpu-a: 4 x NVIDIA A100-SXM4-80GB with 80Gi; 1 held by pods as nvidia.com/gpu; 1 faulty" in text
 
 
 def test_a_missing_claim_is_named() -> None:
