@@ -1,16 +1,22 @@
-"""Putting back what a trigger disturbed, also after Ctrl-C or a killed process: a journal is written first."""
+"""Putting back what a trigger disturbed, also after Ctrl-C or a killed process: a journal is written first.
+
+Whoever runs triggers owns the journal's lock file while they live, so that nobody takes their journal for a killed
+run's; the system releases the lock of a process that was killed.
+"""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from checkers.workloads import is_owned
 from cluster import cordons
-from cluster.api import Api, ApiError, Object
+from cluster.api import Api, ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.files import replace
 
@@ -20,6 +26,52 @@ LOOK_EVERY = 0.1
 SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
 _JOB_LABELS = ("controller-uid", "job-name")
+_NEVER_PATCHED = ("ReplicaSet", "Pod", "Job")
+
+
+@contextmanager
+def owned(journal: Path, seconds: float = 0.0) -> Iterator[bool]:
+    """Whether we have a journal to ourselves while the block runs; another who has it is waited for that long."""
+    from filelock import FileLock, Timeout  # most commands find no journal, and need not wait for this import
+
+    path = journal.with_name(f"{journal.stem}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=seconds)
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        path.unlink(missing_ok=True)  # a class has many journals; who waits for this very file looks for a new one
+        lock.release()
+
+
+def restore_interrupted(journal: Path, api: Api) -> bool:
+    """Restore what a killed run left disturbed; True when there was something. What has a living owner is left."""
+    if not journal.exists():
+        return False
+    with owned(journal) as is_ours:
+        return is_ours and restore_left(journal, api)
+
+
+def restore_left(journal: Path, api: Api, *, objects: bool = True) -> bool:
+    """The same for the journal's owner. With objects=False only the nodes: their namespace is about to go."""
+    found = Restorer.left(journal)
+    if found is not None:
+        found.restore(api, objects=objects)
+    return found is not None
+
+
+def restore_nodes(folder: Path, api: Api) -> None:
+    """Open the nodes and heal the GPUs of all killed runs, whatever the namespace: they concern everybody."""
+    for journal in sorted(folder.glob("*.json")):
+        with owned(journal) as is_ours:
+            found = Restorer.left(journal) if is_ours else None
+            if found is not None:
+                found.restore_nodes(api)
 
 
 class Restorer:
@@ -29,8 +81,25 @@ class Restorer:
         self._journal, self._namespace = journal, namespace
         self._objects: list[Object] = []
         self._cordoned: list[str] = []
+        self._opened: list[str] = []  # cordoned once, and no more
         self._broken: list[str] = []
         self._moved: list[Object] = []
+
+    @classmethod
+    def left(cls, journal: Path) -> Restorer | None:
+        """What a killed run noted, if there is something. For the journal's owner only."""
+        try:
+            noted = json.loads(journal.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError:  # killed while writing it, so before anything was disturbed
+            journal.unlink()
+            return None
+        found = cls(journal, noted["namespace"])
+        found._objects, found._cordoned = noted["objects"], noted["cordoned"]
+        found._opened, found._broken = noted.get("opened", []), noted.get("broken", [])
+        found._moved = noted.get("moved", [])
+        return found
 
     def protect(self, objects: Iterable[Object]) -> None:
         """Remember objects as they are now, before anything is done to them."""
@@ -54,53 +123,99 @@ class Restorer:
     def _write(self) -> None:
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         noted = {"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned,
-                 "broken": self._broken, "moved": self._moved}  # fmt: skip
+                 "opened": self._opened, "broken": self._broken, "moved": self._moved}  # fmt: skip
         replace(self._journal, json.dumps(noted))
 
     def restore(self, api: Api, *, objects: bool = True) -> None:
         """Uncordon, heal, put specs back, make missing objects again, wait until they have settled, drop the journal.
 
-        With objects=False only the nodes.
+        With objects=False only the nodes. What is gone is done with; of other failures the first is raised once all
+        has been tried, and the journal stays.
         """
-        _restore(api, self._namespace, self._objects if objects else [], self._cordoned, self._broken,
-                 self._moved if objects else [])  # fmt: skip
-        self._objects, self._cordoned, self._broken, self._moved = [], [], [], []
+        failures = _Failures()
+        self._nodes_back(api, failures)
+        if objects and (self._objects or self._moved) and _is_there(api, self._namespace, failures):
+            self._objects_back(api, failures)
+        failures.raise_first()
+        self._objects, self._cordoned, self._opened, self._broken, self._moved = [], [], [], [], []
         self._journal.unlink(missing_ok=True)
 
+    def restore_nodes(self, api: Api) -> None:
+        """Only uncordon and heal; the objects wait for the next command about their namespace."""
+        failures = _Failures()
+        self._nodes_back(api, failures)
+        failures.raise_first()
+        self._opened, self._cordoned, self._broken = [*self._opened, *self._cordoned], [], []
+        if self._objects or self._moved:
+            self._write()
+        else:
+            self._journal.unlink(missing_ok=True)
 
-def restore_interrupted(journal: Path, api: Api) -> bool:
-    """Restore what a killed run left disturbed; True when there was something."""
+    def _nodes_back(self, api: Api, failures: _Failures) -> None:
+        with failures.kept():
+            cordons.set_unschedulable(api, self._cordoned, None)
+        for gpu in self._broken:
+            with failures.kept():
+                _heal(api, gpu)
+
+    def _objects_back(self, api: Api, failures: _Failures) -> None:
+        changed = []
+        for item in self._objects:
+            with failures.kept():
+                if _put_back(api, self._namespace, item):
+                    changed.append(item)
+        for item in changed:
+            with failures.kept():
+                _wait_settled(api, self._namespace, item)
+        with failures.kept():
+            if self._moved:
+                _wait_open(api, {*self._cordoned, *self._opened})
+        for one in self._moved:
+            with failures.kept():
+                _place_anew(api, self._namespace, one["deployment"], set(one["staying"]))
+        for item in self._objects:
+            if item["kind"] == "Deployment":
+                with failures.kept():
+                    _drop_new_replica_sets(api, self._namespace, item, self._objects)
+
+
+class _Failures:
+    """What went wrong on the way, so that one failure stops nothing else."""
+
+    def __init__(self) -> None:
+        self._found: list[KailabError] = []
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Around one step: what is gone needs no putting back, any other failure is remembered."""
+        try:
+            yield
+        except KailabError as failed:
+            if not (isinstance(failed, ApiError) and failed.status == HTTPStatus.NOT_FOUND):
+                self._found.append(failed)
+
+    def raise_first(self) -> None:
+        if self._found:
+            raise self._found[0]
+
+
+def _is_there(api: Api, namespace: str, failures: _Failures) -> bool:
+    """Whether the namespace is, to stay: in no other can its objects be put back."""
+    with failures.kept():
+        found = api.get("Namespace", namespace)
+        return found is not None and "deletionTimestamp" not in found["metadata"]
+    return False
+
+
+def _heal(api: Api, gpu: str) -> None:
+    from cluster.gpu import control  # few checks break GPUs, and all of them import this module
+
     try:
-        noted = json.loads(journal.read_text())
-    except FileNotFoundError:
-        return False
-    except ValueError:  # killed while writing it, so before anything was disturbed
-        journal.unlink()
-        return False
-    _restore(api, noted["namespace"], noted["objects"], noted["cordoned"], noted.get("broken", []),
-             noted.get("moved", []))  # fmt: skip
-    journal.unlink(missing_ok=True)
-    return True
-
-
-def _restore(
-    api: Api, namespace: str, objects: list[Object], cordoned: list[str], broken: list[str], moved: list[Object]
-) -> None:
-    cordons.set_unschedulable(api, cordoned, None)
-    for gpu in broken:
-        from cluster.gpu import control  # few checks break GPUs, and all of them import this module
-
         control.heal(api, control.slot(gpu))
-    changed = [item for item in objects if _put_back(api, namespace, item)]
-    for item in changed:
-        _wait_settled(api, namespace, item)
-    if moved:
-        _wait_open(api, set(cordoned))
-    for one in moved:
-        _place_anew(api, namespace, one["deployment"], set(one["staying"]))
-    for item in objects:
-        if item["kind"] == "Deployment":
-            _drop_new_replica_sets(api, namespace, item, objects)
+    except (ApiError, Unreachable):
+        raise
+    except KailabError:  # there is no such GPU any more, so nothing to heal
+        return
 
 
 def _wait_open(api: Api, nodes: set[str]) -> None:
@@ -142,7 +257,7 @@ def _put_back(api: Api, namespace: str, was: Object) -> bool:
         return True
     if present.get("spec") == was.get("spec"):
         return False
-    if kind in ("ReplicaSet", "Pod", "Job"):
+    if kind in _NEVER_PATCHED:
         return False
     api.patch(kind, name, namespace, [{"op": "replace", "path": "/spec", "value": was["spec"]}])
     return True

@@ -6,8 +6,10 @@ import copy
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
 from checkers.restore import Restorer, restore_interrupted
-from cluster.api import Api
+from cluster.api import Api, ApiError
 from cluster.gpu import faults
 
 JOB: dict[str, Any] = {
@@ -81,3 +83,99 @@ def test_a_job_that_was_left_in_peace_stays(tmp_path: Path) -> None:
     restorer.protect([copy.deepcopy(JOB)])
     restorer.restore(cast("Api", made))
     assert made.made == []
+
+
+class Cluster:
+    """Any objects of any kinds, kept as an API server keeps them; what is in `refuses` (Kind/name) can't be written."""
+
+    def __init__(self, *items: dict[str, Any]) -> None:
+        self.objects = {(item["kind"], item["metadata"]["name"]): copy.deepcopy(item) for item in items}
+        self.refuses: set[str] = set()
+        self.made: list[str] = []
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Any:
+        return copy.deepcopy(self.objects.get((kind, name)))
+
+    def list(self, kind: str, namespace: str = "", **selectors: str) -> Any:
+        return [copy.deepcopy(item) for (of, _), item in self.objects.items() if of == kind], ""
+
+    def patch(self, kind: str, name: str, namespace: str, patch: Any, **options: Any) -> Any:
+        if f"{kind}/{name}" in self.refuses:
+            raise ApiError(500, "InternalError", f"{name}: no")
+        present = self.objects.get((kind, name))
+        if present is None:
+            raise ApiError(404, "NotFound", f"{name} not found")
+        if isinstance(patch, list):
+            present["spec"] = patch[0]["value"]
+        else:
+            present["spec"] |= patch["spec"]
+        present["metadata"]["generation"] += 1
+        present["status"] = {"observedGeneration": present["metadata"]["generation"]}
+        return copy.deepcopy(present)
+
+    def create(self, item: dict[str, Any], namespace: str = "") -> None:
+        self.objects[item["kind"], item["metadata"]["name"]] = copy.deepcopy(item)
+        self.made.append(f"{item['kind']}/{item['metadata']['name']}")
+
+    def delete(self, kind: str, name: str, namespace: str = "", **options: Any) -> bool:
+        return self.objects.pop((kind, name), None) is not None
+
+
+def named(kind: str, name: str, **spec: Any) -> dict[str, Any]:
+    return {"kind": kind, "metadata": {"name": name, "uid": f"uid-{name}", "generation": 1}, "spec": spec}
+
+
+def closed_nodes(made: Cluster) -> set[str]:
+    return {name for (kind, name), item in made.objects.items() if kind == "Node" and item["spec"].get("unschedulable")}
+
+
+def test_nodes_that_are_gone_keep_no_other_closed(tmp_path: Path) -> None:
+    made = Cluster(*(named("Node", f"n{number}", unschedulable=True) for number in range(0, 40, 2)))
+    journal = tmp_path / "lab-05.json"
+    Restorer(journal, "lab-05").cordons(*(f"n{number}" for number in range(40)))
+    assert restore_interrupted(journal, cast("Api", made))
+    assert closed_nodes(made) == set()
+    assert not journal.exists()
+
+
+def test_a_node_that_can_not_be_opened_stops_no_other_and_stays_noted(tmp_path: Path) -> None:
+    made = Cluster(named("Namespace", "lab-06"), *(named("Node", name, unschedulable=True) for name in "abc"),
+                   named("Deployment", "ai-api", replicas=1))  # fmt: skip
+    made.refuses = {"Node/a"}
+    journal = tmp_path / "lab-06.json"
+    restorer = Restorer(journal, "lab-06")
+    restorer.protect([named("Deployment", "ai-api", replicas=3)])
+    restorer.cordons("a", "b", "c")
+    with pytest.raises(ApiError, match="a: no"):
+        restore_interrupted(journal, cast("Api", made))
+    assert closed_nodes(made) == {"a"}
+    assert made.objects["Deployment", "ai-api"]["spec"] == {"replicas": 3}
+    made.refuses = set()
+    assert restore_interrupted(journal, cast("Api", made))
+    assert not journal.exists()
+
+
+@pytest.mark.parametrize("leaving", [True, False])
+def test_with_its_namespace_a_journal_goes_too(tmp_path: Path, leaving: bool) -> None:
+    namespace = named("Namespace", "lab-06")
+    namespace["metadata"]["deletionTimestamp"] = "now"
+    made = Cluster(named("Node", "a", unschedulable=True), *([namespace] if leaving else []))
+    journal = tmp_path / "lab-06.json"
+    restorer = Restorer(journal, "lab-06")
+    restorer.protect([named("Deployment", "ai-api", replicas=3)])
+    restorer.cordons("a")
+    assert restore_interrupted(journal, cast("Api", made))
+    assert made.made == []
+    assert closed_nodes(made) == set()
+    assert not journal.exists()
+
+
+def test_a_gpu_that_is_gone_keeps_no_object_from_coming_back(tmp_path: Path) -> None:
+    made = Cluster(named("Namespace", "lab-04"))
+    journal = tmp_path / "lab-04.json"
+    restorer = Restorer(journal, "lab-04")
+    restorer.protect([named("Pod", "trainer")])
+    restorer.breaks("gpu-gone/1")
+    assert restore_interrupted(journal, cast("Api", made))
+    assert made.made == ["Pod/trainer"]
+    assert not journal.exists()
