@@ -15,7 +15,7 @@ from checkers import evidence
 from checkers.lab import Sources
 from checkers.observe import Observation
 from checkers.prober import Prober, token
-from checkers.restore import restore_interrupted
+from checkers.restore import owned, restore_interrupted, restore_left
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
 from cluster.api import Api, ApiError, Object, connect
@@ -36,6 +36,7 @@ GONE_SECONDS = 90.0
 ACCOUNT_SECONDS = 10.0
 KEEP_EVIDENCE = 20
 MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
+BUSY_SECONDS = 15.0  # for which the end of another check of the same namespace is waited for
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
 PATIENCE_SECONDS = 3.0  # before finalizers that nobody clears are taken away
 # The same where the namespace names none: its controller waits for all pods to go before it looks at anything else, and
@@ -193,15 +194,28 @@ def use_namespace(workspace: Workspace, namespace: str) -> None:
 
 
 def close_namespace(course: Course, namespace: str, *, insist: bool = False) -> None:
-    """Delete a lab's namespace and wait until it is gone, with whatever a trigger left restored first.
+    """Delete a lab's namespace and wait until it is gone, with the nodes that a trigger left closed opened first.
 
-    Raises KailabError when it stays. `insist` as in `wait_gone`, for a namespace that nobody will look into.
+    Raises KailabError when it stays, or while it is being checked. `insist` as in `wait_gone`, for a namespace that
+    nobody will look into.
     """
-    restore_interrupted(course.journal(namespace), course.api)
-    if is_started(course, namespace):
-        _stop_pods(course.api, namespace)
-    course.api.delete("Namespace", namespace)
-    wait_gone(course, namespace, insist=insist)
+    with owned(course.journal(namespace), 0.0 if insist else BUSY_SECONDS) as is_ours:
+        if is_ours:  # its objects are about to go
+            restore_left(course.journal(namespace), course.api, objects=False)
+        elif not insist:
+            raise _being_checked(namespace)
+        if is_started(course, namespace):
+            _stop_pods(course.api, namespace)
+        course.api.delete("Namespace", namespace)
+        wait_gone(course, namespace, insist=insist)
+
+
+def _being_checked(namespace: str) -> KailabError:
+    return KailabError(
+        f"Namespace {namespace} is being checked already, from another terminal or notebook.",
+        why="Its checks disturb what is there, and put it back at their end.",
+        mend="wait until that check has ended, then the same command again",
+    )
 
 
 def _stop_pods(api: Api, namespace: str) -> None:
@@ -274,12 +288,13 @@ def check(
     quick: bool = False, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
     leave_out: frozenset[str] = frozenset(), cancelled: threading.Event | None = None, turns: Turns | None = None,
 ) -> CheckedLab:  # fmt: skip
-    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read.
+    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read, and unless
+    quick also while somebody else grades it: their triggers would be taken for the student's work.
 
     `cancelled`, once set, ends every check with an error, after what a trigger had disturbed was put back.
     """
     where = namespace or lab.namespace
-    with observed(course, lab, where) as sources:
+    with contextlib.nullcontext() if quick else _alone(course, where), observed(course, lab, where) as sources:
         setting = Setting(
             where, course.workspace.state, course.cluster, given or {}, task, quick, leave_out, throwaway, turns
         )
@@ -287,6 +302,17 @@ def check(
         report = run.report()
     document = _evidence(lab, run, report, given or {})
     return CheckedLab(report, document, _keep_evidence(course, lab, document) if keep_evidence else None)
+
+
+@contextlib.contextmanager
+def _alone(course: Course, namespace: str) -> Iterator[None]:
+    """Be the one whose triggers may disturb a namespace. Raises KailabError when another one stays that."""
+    journal = course.journal(namespace)
+    with owned(journal, BUSY_SECONDS) as is_ours:
+        if not is_ours:
+            raise _being_checked(namespace)
+        restore_left(journal, course.api)
+        yield
 
 
 @contextlib.contextmanager

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from checkers.restore import Restorer, restore_interrupted
+from checkers.restore import Restorer, owned, restore_interrupted
 from cluster.api import Api, ApiError
 from cluster.gpu import faults
 
@@ -179,3 +181,44 @@ def test_a_gpu_that_is_gone_keeps_no_object_from_coming_back(tmp_path: Path) -> 
     assert restore_interrupted(journal, cast("Api", made))
     assert made.made == ["Pod/trainer"]
     assert not journal.exists()
+
+
+def test_what_a_living_run_has_noted_is_left_to_it(tmp_path: Path) -> None:
+    made, journal = Cluster(named("Node", "a", unschedulable=True)), tmp_path / "lab-06.json"
+    with owned(journal) as is_ours:
+        assert is_ours
+        Restorer(journal, "lab-06").cordons("a")
+        assert not restore_interrupted(journal, cast("Api", made))
+        assert journal.exists()
+        assert closed_nodes(made) == {"a"}
+    assert restore_interrupted(journal, cast("Api", made))
+    assert closed_nodes(made) == set()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_run_owns_nothing_any_more(tmp_path: Path) -> None:
+    journal = tmp_path / "lab-06.json"
+    program = (
+        "import os, sys; from pathlib import Path; from checkers.restore import Restorer, owned\n"
+        "with owned(Path(sys.argv[1])) as is_ours:\n"
+        "    Restorer(Path(sys.argv[1]), 'lab-06').cordons('a'); print(is_ours, flush=True); sys.stdin.read()\n"
+    )
+    here = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", program, str(journal)], cwd=here, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stdout.readline() == "True\n"
+        with owned(journal) as is_ours:
+            assert not is_ours
+        run.kill()
+    made = Cluster(named("Node", "a", unschedulable=True))
+    assert restore_interrupted(journal, cast("Api", made))
+    assert closed_nodes(made) == set()
+
+
+def test_runs_in_many_namespaces_of_one_process_are_in_nobodys_way(tmp_path: Path) -> None:
+    with owned(tmp_path / "grade-06-a.json") as one, owned(tmp_path / "grade-06-b.json") as other:
+        assert one
+        assert other
+    with owned(tmp_path / "grade-06-a.json") as again:
+        assert again
