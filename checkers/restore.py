@@ -26,6 +26,8 @@ LOOK_EVERY = 0.1
 SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
 _JOB_LABELS = ("controller-uid", "job-name")
+_ROLLED = ("Deployment", "StatefulSet")
+LONGEST_PATIENCE = 300.0  # a student may ask for more than anybody waits
 _NEVER_PATCHED = ("ReplicaSet", "Pod", "Job")
 
 
@@ -199,6 +201,12 @@ class _Failures:
             raise self._found[0]
 
 
+def patience(item: Object) -> float:
+    """Seconds that a workload's own spec asks to be waited while all its pods are replaced; no fault of anybody's."""
+    spec = item.get("spec") or {}
+    return float((spec.get("minReadySeconds") or 0) * (spec.get("replicas") or 0)) if item["kind"] in _ROLLED else 0.0
+
+
 def _is_there(api: Api, namespace: str, failures: _Failures) -> bool:
     """Whether the namespace is, to stay: in no other can its objects be put back."""
     with failures.kept():
@@ -296,10 +304,10 @@ def _fresh(was: Object) -> Object:
 
 def _wait_settled(api: Api, namespace: str, was: Object) -> None:
     """Until a workload has as many available replicas as it had before; others settle at once."""
-    if was["kind"] not in ("Deployment", "StatefulSet"):
+    if was["kind"] not in _ROLLED:
         return
     wanted = was.get("status", {}).get("availableReplicas", 0)
-    deadline = time.monotonic() + SETTLE_SECONDS
+    deadline = time.monotonic() + SETTLE_SECONDS + min(patience(was), LONGEST_PATIENCE)
     while time.monotonic() < deadline:
         now: dict[str, Any] = api.get(was["kind"], was["metadata"]["name"], namespace) or {}
         status = now.get("status", {})

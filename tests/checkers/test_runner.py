@@ -509,6 +509,65 @@ def test_a_deed_that_the_cluster_refuses_is_an_error(bench: Bench) -> None:
     assert (found.outcome, found.observed) == (ERROR, "delete pod api: you may not")
 
 
+class Slow:
+    """A restorer that takes its time."""
+
+    seconds = 0.6
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def protect(self, objects: Iterable[dict[str, Any]]) -> None:
+        assert [item["kind"] for item in objects] in ([], ["Deployment"])
+
+    def restore(self, *_: Any, **__: Any) -> None:
+        time.sleep(self.seconds)
+
+
+@pytest.mark.parametrize(("end", "outcome"), [(passing, PASS), (failing, FAIL)])
+def test_what_putting_back_takes_is_not_the_checks_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, end: Any, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    checks = Checks()
+    checks.trigger("a", seconds=0.1)(end)
+    assert result(bench(checks, lab_with(one="a"))).outcome is outcome
+
+
+def test_a_putting_back_that_hangs_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PUT_BACK_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    checks = Checks()
+    checks.trigger("a", seconds=0.1)(passing)
+    found = result(bench(checks, lab_with(one="a")))
+    assert (found.outcome, found.observed) == (ERROR, "what the check disturbed was not put back within 0 s")
+
+
+@pytest.mark.parametrize(("min_ready", "outcome"), [(0, FAIL), (1, PASS)])
+def test_a_trigger_waits_as_long_as_what_it_disturbs_asks_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, min_ready: int, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    deployment = {"kind": "Deployment", "metadata": {"name": "api"},
+                  "spec": {"minReadySeconds": min_ready, "replicas": 3}}  # fmt: skip
+    monkeypatch.setattr(World, "view", lambda self: {"Pod": (), "Node": (), "Deployment": (deployment,)})
+    checks = Checks()
+
+    @checks.trigger("a", disturbs=("Deployment",), seconds=0.2)
+    def _(lab: Lab) -> None:
+        began = lab.now()
+
+        def rolled_out() -> None:
+            if lab.now() - began < 1:
+                raise Fail("the new pods are not available yet")
+
+        lab.until(3, rolled_out)
+
+    assert result(bench(checks, lab_with(one="a", seconds=0.3))).outcome is outcome
+
+
 # evidence
 
 
