@@ -84,9 +84,8 @@ class Run:
             for spec in triggers:
                 self._is_last = spec is triggers[-1]
                 self._all_at_once([spec])
-            if triggers and self._sources and safeguards:
-                self._sources.observation.refresh()
-            self._all_at_once(safeguards)
+            if not triggers or not safeguards or self._looks_anew(safeguards):
+                self._all_at_once(safeguards)
         except KeyboardInterrupt:
             self._cancelled.set()
             for event in self._finished.values():
@@ -99,6 +98,18 @@ class Run:
             checks=results, seconds=round(time.monotonic() - started, 3), cluster=self._setting.cluster,
             task_titles={task.id: task.title for task in self._lab.tasks},
         )  # fmt: skip
+
+    def _looks_anew(self, safeguards: list[CheckSpec]) -> bool:
+        """List what the triggers left; where that can't be had, only the safeguards are lost, and no verdict."""
+        try:
+            if self._sources:
+                self._sources.observation.refresh()
+        except KailabError as lost:
+            for spec in safeguards:
+                why = (lost.why,) if lost.why else ()
+                self._finish(self._result(spec, Outcome.ERROR, observed=lost.what, evidence=why))
+            return False
+        return True
 
     def _sorted(self) -> tuple[list[CheckSpec], list[CheckSpec], list[CheckSpec]]:
         wanted, triggers, safeguards = [], [], []

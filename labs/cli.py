@@ -54,7 +54,11 @@ def app() -> None:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    from checkers.report.terminal import forgive
+
+    console = Console(stderr=stderr, highlight=False)
+    forgive(console)
+    return console
 
 
 @app.command()
@@ -204,8 +208,9 @@ def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> 
             report = lifecycle.check(course, lab, given=entry.given, task=task, quick=quick).report
         else:
             report = _check_with_progress(course, lab, task, entry.given, quick=quick)
+        # First, and whatever comes after it: what was found out must not be lost.
+        _note_and_print(report, desk, as_json, keep=not task and not quick)
         remarks = notes(course.api, desk.folder, lab.namespace) if report.exit_code == 1 and not as_json else []
-    _note_and_print(report, desk, as_json, keep=not task and not quick)
     if remarks:
         from labs.screens import show_notes
 

@@ -147,19 +147,19 @@ def _holding(namespace: Object) -> str:
 
 def start(course: Course, lab: LabFolder) -> bool:
     """Start a lab unless it is started; True when that was news. The student's files are never overwritten."""
-    progress = Progress(course.workspace)
     restore_interrupted(course.journal(lab.namespace), course.api)
     news = not is_started(course, lab.namespace)
-    entry = progress.lab(lab.number)
+    given = Progress(course.workspace).lab(lab.number).given
     if news:
-        entry.given = open_namespace(course, lab, lab.namespace)
-    elif not entry.given and lab.manifests("given"):
+        given = open_namespace(course, lab, lab.namespace)
+    elif not given and lab.manifests("given"):
         # The progress file was lost: what is there now is the best that is known of what was given.
-        entry.given = present_given(course, lab, lab.namespace)
+        given = present_given(course, lab, lab.namespace)
     lay_out(course.work(lab), lab)
     fleets.join(course.api, lab)
-    entry.started, progress.current = True, lab.number
-    progress.save()
+    with Progress.changed(course.workspace) as progress:  # only now: a check may have noted points meanwhile
+        entry = progress.lab(lab.number)
+        entry.given, entry.started, progress.current = given, True, lab.number
     use_namespace(course.workspace, lab.namespace)
     return news
 
@@ -248,10 +248,9 @@ def finish(course: Course, lab: LabFolder) -> None:
         from cluster.gpu import control  # few labs borrow, and every command imports this module
 
         control.wait_as_described(course.api)
-    progress = Progress(course.workspace)
-    progress.lab(lab.number).started = False
-    progress.lab(lab.number).given = {}
-    progress.save()
+    with Progress.changed(course.workspace) as progress:
+        progress.lab(lab.number).started = False
+        progress.lab(lab.number).given = {}
 
 
 def reset(course: Course, lab: LabFolder) -> Path | None:
@@ -262,10 +261,9 @@ def reset(course: Course, lab: LabFolder) -> Path | None:
     if folder.exists():
         kept = folder.with_name(f"{folder.name}.before-reset-{datetime.now():%Y%m%d-%H%M%S}")
         folder.rename(kept)
-    progress = Progress(course.workspace)
-    best = progress.lab(lab.number)
-    progress.lab(lab.number).__dict__.update(LabProgress(best=best.best, passed=best.passed).__dict__)
-    progress.save()
+    with Progress.changed(course.workspace) as progress:
+        best = progress.lab(lab.number)
+        best.__dict__.update(LabProgress(best=best.best, passed=best.passed).__dict__)
     start(course, lab)
     return kept
 

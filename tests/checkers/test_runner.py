@@ -568,6 +568,21 @@ def test_a_trigger_waits_as_long_as_what_it_disturbs_asks_for(
     assert result(bench(checks, lab_with(one="a", seconds=0.3))).outcome is outcome
 
 
+@pytest.mark.parametrize("lost", [Unreachable("no answer", why="timeout"), ApiError(500, "InternalError", "etcd")])
+def test_an_api_server_that_is_away_after_the_triggers_costs_only_the_safeguards(bench: Bench, lost: Any) -> None:
+    class Lost(World):
+        def refresh(self) -> None:
+            raise lost
+
+    checks = Checks()
+    checks.once("a")(passing)
+    checks.trigger("b")(failing)
+    checks.once("guard", safeguard=True)(passing)
+    report = bench(checks, lab_with(one="a b guard"), Lost())
+    assert outcomes(report) == {"a": PASS, "b": FAIL, "guard": ERROR}
+    assert result(report, "guard").observed == lost.what
+
+
 # evidence
 
 

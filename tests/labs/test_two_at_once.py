@@ -15,6 +15,7 @@ from cluster.workspace import Workspace
 from labs import lifecycle
 from labs.catalog import lab_numbered
 from labs.lifecycle import Course
+from labs.progress import Progress
 
 LAB = lab_numbered(6)
 
@@ -90,3 +91,18 @@ def test_a_check_owns_its_journal_until_it_has_ended(course: Course, monkeypatch
         lifecycle.check(course, LAB)
     with owned(course.journal(LAB.namespace)) as is_ours:
         assert is_ours
+
+
+def test_points_that_are_noted_while_a_lab_is_started_are_kept(course: Course, monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(*_: Any) -> dict[str, str]:
+        """Seconds pass, in which a check in another terminal ends."""
+        noted = Progress(course.workspace)
+        noted.lab(LAB.number).best = 12.0
+        noted.save()
+        return {"Service/ai-api": "uid"}
+
+    monkeypatch.setattr(lifecycle, "open_namespace", check)
+    monkeypatch.setattr(lifecycle, "use_namespace", lambda *_: None)
+    assert lifecycle.start(course, LAB)
+    entry = Progress(course.workspace).lab(LAB.number)
+    assert (entry.best, entry.started, entry.given) == (12.0, True, {"Service/ai-api": "uid"})
