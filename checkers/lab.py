@@ -328,11 +328,13 @@ class Lab:
         return self._tape.act(what, live)
 
     def cordon(self, *nodes: str) -> None:
-        """Close nodes for new pods; the runner opens them again after the check, whatever happens."""
+        """Close nodes for new pods; the runner opens them again after the check, whatever happens. Those that were
+        closed before, by the student or an admin, stay so."""
+        closed = {node["metadata"]["name"] for node in self._nodes() if node["spec"].get("unschedulable")}
 
         def close(api: Api) -> None:
             if self.restorer is not None:
-                self.restorer.cordons(*nodes)
+                self.restorer.cordons(*(node for node in nodes if node not in closed))
             set_unschedulable(api, nodes, True)
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
@@ -344,14 +346,26 @@ class Lab:
         if self.restorer is not None:
             self.restorer.places_anew(deployment, there)
 
+    def _nodes(self) -> tuple[Object, ...]:
+        """The nodes as they are now; none where the check does not read them."""
+        self.look_again()
+        return tuple(self._view.get("Node", ()))
+
     def break_gpu(self, gpu: str, fault: str) -> None:
         """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""
         from cluster.gpu import control, faults
 
+        where = control.slot(gpu)
+        broken = [
+            faults.wanted(node["metadata"].get("annotations") or {})
+            for node in self._nodes()
+            if node["metadata"]["name"] == where.node
+        ]
+
         def damage(api: Api) -> None:
-            if self.restorer is not None:
+            if self.restorer is not None and not any(where.index in found for found in broken):
                 self.restorer.breaks(gpu)
-            control.fault(api, control.slot(gpu), faults.from_text(fault))
+            control.fault(api, where, faults.from_text(fault))  # refuses one that is broken already
 
         self.act(f"break GPU {gpu} ({fault})", damage)
 

@@ -67,13 +67,17 @@ def restore_left(journal: Path, api: Api, *, objects: bool = True) -> bool:
     return found is not None
 
 
-def restore_nodes(folder: Path, api: Api) -> None:
-    """Open the nodes and heal the GPUs of all killed runs, whatever the namespace: they concern everybody."""
+def restore_nodes(folder: Path, api: Api) -> bool:
+    """Open the nodes and heal the GPUs of all killed runs, whatever the namespace: they concern everybody. True when
+    there was a run of that kind."""
+    any_found = False
     for journal in sorted(folder.glob("*.json")):
         with owned(journal) as is_ours:
             found = Restorer.left(journal) if is_ours else None
             if found is not None:
                 found.restore_nodes(api)
+                any_found = True
+    return any_found
 
 
 class Restorer:

@@ -16,7 +16,7 @@ from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
 from checkers.evidence import Tape
 from checkers.lab import Lab, Sources
-from checkers.restore import LONGEST_PATIENCE, Restorer, patience
+from checkers.restore import LONGEST_PATIENCE, Restorer, patience, restore_nodes
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
 from cluster.api import ApiError, Unreachable
@@ -257,6 +257,8 @@ class Run:
         restorer = Restorer(state / "restore" / f"{namespace}.json", namespace)
         with turns.alone(partial(self._waiting, lab)) if alone else nullcontext():
             began = time.time()
+            if alone:
+                self._open_what_was_left()
             lab.look_again()
             disturbed = [item for kind in check.disturbs for item in lab.untaped(kind)]
             self._begin(check, lab, min(sum(map(patience, disturbed)), LONGEST_PATIENCE))
@@ -275,6 +277,12 @@ class Run:
                 self._limits[check.id] = self._clock() + PUT_BACK_SECONDS
                 lab.say("putting everything back")
                 restorer.restore(self._sources.api, objects=not may_stay)
+
+    def _open_what_was_left(self) -> None:
+        """Whoever was alone with the nodes before us may have been killed, long after this run has begun."""
+        with suppress(KailabError):
+            if self._sources and restore_nodes(self._setting.state / "restore", self._sources.api):
+                self._sources.observation.refresh()
 
     def _begin(self, check: Check, lab: Lab, granted: float) -> None:
         """A trigger's own time begins, with the seconds that what it disturbs asks to be given."""

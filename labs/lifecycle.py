@@ -15,7 +15,7 @@ from checkers import evidence
 from checkers.lab import Sources
 from checkers.observe import Observation
 from checkers.prober import Prober, token
-from checkers.restore import owned, restore_interrupted, restore_left
+from checkers.restore import owned, restore_interrupted, restore_left, restore_nodes
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
 from cluster.api import Api, ApiError, Object, connect
@@ -55,16 +55,26 @@ class Course:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, workspace: Workspace) -> Iterator[Course]:
-        """Raises KailabError when there is no cluster, it doesn't answer, or it isn't ours."""
+        """Raises KailabError when there is no cluster, it doesn't answer, or it isn't ours.
+
+        Nodes and GPUs that a killed run left closed or broken are everybody's, so whoever comes next puts them back.
+        """
         with contextlib.closing(connect(workspace.kubeconfig)) as api:
-            yield cls(workspace, api, Identity.verify(workspace, api))
+            course = cls(workspace, api, Identity.verify(workspace, api))
+            with contextlib.suppress(KailabError):  # the journal stays; most commands can do without
+                restore_nodes(course.journals, api)
+            yield course
 
     @property
     def cluster(self) -> ClusterInfo:
         return ClusterInfo(self.workspace.cluster_name, self.api.version(), self.uid)
 
+    @property
+    def journals(self) -> Path:
+        return self.workspace.state / "restore"
+
     def journal(self, namespace: str) -> Path:
-        return self.workspace.state / "restore" / f"{namespace}.json"
+        return self.journals / f"{namespace}.json"
 
     def work(self, lab: LabFolder) -> Path:
         """The student's own folder for a lab."""

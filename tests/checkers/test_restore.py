@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from checkers.restore import Restorer, owned, restore_interrupted
+from checkers.restore import Restorer, owned, restore_interrupted, restore_nodes
 from cluster.api import Api, ApiError
 from cluster.gpu import faults
 
@@ -222,3 +222,22 @@ def test_runs_in_many_namespaces_of_one_process_are_in_nobodys_way(tmp_path: Pat
         assert other
     with owned(tmp_path / "grade-06-a.json") as again:
         assert again
+
+
+def test_nodes_of_all_killed_runs_are_opened_and_their_objects_wait(tmp_path: Path) -> None:
+    made = Cluster(*(named("Node", name, unschedulable=True) for name in "abc"), named("Namespace", "lab-06"))
+    Restorer(tmp_path / "lab-05.json", "lab-05").cordons("a")
+    killed = Restorer(tmp_path / "lab-06.json", "lab-06")
+    killed.protect([named("Deployment", "ai-api", replicas=3)])
+    killed.cordons("b")
+    with owned(tmp_path / "lab-04.json") as is_ours:
+        assert is_ours
+        Restorer(tmp_path / "lab-04.json", "lab-04").cordons("c")
+        restore_nodes(tmp_path, cast("Api", made))
+        assert closed_nodes(made) == {"c"}
+        assert {path.name for path in tmp_path.glob("*.json")} == {"lab-04.json", "lab-06.json"}
+    assert made.made == []
+    made.objects["Node", "b"]["spec"]["unschedulable"] = True  # now by somebody else, and theirs
+    assert restore_interrupted(tmp_path / "lab-06.json", cast("Api", made))
+    assert made.made == ["Deployment/ai-api"]
+    assert closed_nodes(made) == {"b", "c"}

@@ -16,6 +16,7 @@ from checkers import runner
 from checkers.declare import CannotTell, Checks, Fail
 from checkers.evidence import Tape, pack, unpack
 from checkers.lab import Lab, Sources
+from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.runner import Run, Setting
 from checkers.spec import CheckSpec, LabSpec, TaskSpec
@@ -481,6 +482,43 @@ def test_a_trigger_leaves_no_node_cordoned_however_it_ends(bench: Bench, end: An
         ("Node", "worker", {"spec": {"unschedulable": None}}),
     ]
     assert not list(bench.state.rglob("*.json"))  # the journal is done with
+
+
+def test_a_node_that_was_closed_before_stays_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = tuple({"metadata": {"name": name}, "spec": {"unschedulable": name == "mine"}} for name in ("mine", "cpu"))
+    monkeypatch.setattr(World, "view", lambda self: {"Node": nodes})
+    checks = Checks()
+    checks.trigger("a", reads=("Node",))(lambda lab: lab.cordon("mine", "cpu"))
+    assert outcomes(bench(checks, lab_with(one="a"))) == {"a": PASS}
+    opened = [name for _, name, patch in bench.api.done if patch["spec"]["unschedulable"] is None]
+    assert opened == ["cpu"]
+
+
+def test_who_gets_the_turn_on_the_nodes_opens_those_of_a_killed_run(bench: Bench) -> None:
+    Restorer(bench.state / "restore" / "lab-05.json", "lab-05").cordons("worker")
+    checks, world = Checks(), World()
+    checks.trigger("a", exclusive=True)(passing)
+    bench(checks, lab_with(one="a"), world)
+    assert bench.api.done == [("Node", "worker", {"spec": {"unschedulable": None}})]
+    assert world.refreshed == 1  # so that nobody takes it for closed before
+
+
+def test_a_gpu_that_was_broken_before_stays_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = {"fault.gpu.kailab.dev/2": "ecc"}
+    node = {"metadata": {"name": "gpu-a", "annotations": annotations}, "spec": {}}
+    monkeypatch.setattr(World, "view", lambda self: {"Node": (node,)})
+    healed: list[Any] = []
+    monkeypatch.setattr("cluster.gpu.control.fault", lambda *_: None)
+    monkeypatch.setattr("cluster.gpu.control.heal", lambda _, where: healed.append(str(where)))
+    checks = Checks()
+
+    @checks.trigger("a", reads=("Node",))
+    def _(lab: Lab) -> None:
+        lab.break_gpu("gpu-a/1", "xid=79")
+        lab.break_gpu("gpu-a/2", "xid=79")
+
+    assert outcomes(bench(checks, lab_with(one="a"))) == {"a": PASS}
+    assert healed == ["gpu-a/1"]
 
 
 @pytest.mark.timeout(20)

@@ -106,3 +106,16 @@ def test_points_that_are_noted_while_a_lab_is_started_are_kept(course: Course, m
     assert lifecycle.start(course, LAB)
     entry = Progress(course.workspace).lab(LAB.number)
     assert (entry.best, entry.started, entry.given) == (12.0, True, {"Service/ai-api": "uid"})
+
+
+def test_whatever_opens_the_course_opens_the_nodes_of_killed_runs(
+    course: Course, draining: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Restorer(course.journal("lab-05"), "lab-05").cordons("cloud-1")
+    monkeypatch.setattr(Api, "close", lambda self: None, raising=False)
+    monkeypatch.setattr(lifecycle, "connect", lambda _: course.api)
+    monkeypatch.setattr(lifecycle.Identity, "verify", lambda *_: "uid")
+    with Course.opened(course.workspace):
+        pass
+    assert course.api.done == [("Node", "cloud-1", {"spec": {"unschedulable": None}})]  # type: ignore[attr-defined]
+    assert draining.exists()
