@@ -6,7 +6,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -316,8 +316,10 @@ class Lab:
         """Do something to the cluster once; what it returned is recorded and comes back offline."""
 
         def live() -> Any:
+            api = self._live.api
             try:
-                return action(self._live.api)
+                with self.restorer.acting(api) if self.restorer else nullcontext():
+                    return action(api)
             except Unreachable as lost:
                 raise CannotTell(lost.what) from None
             except ApiError as refused:

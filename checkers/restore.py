@@ -70,13 +70,15 @@ def restore_left(journal: Path, api: Api, *, objects: bool = True) -> bool:
 def restore_nodes(folder: Path, api: Api) -> bool:
     """Open the nodes and heal the GPUs of all killed runs, whatever the namespace: they concern everybody. True when
     there was a run of that kind."""
-    any_found = False
+    any_found, failures = False, _Failures()
     for journal in sorted(folder.glob("*.json")):
         with owned(journal) as is_ours:
             found = Restorer.left(journal) if is_ours else None
             if found is not None:
-                found.restore_nodes(api)
                 any_found = True
+                with failures.kept():
+                    found.restore_nodes(api)
+    failures.raise_first()
     return any_found
 
 
@@ -90,6 +92,11 @@ class Restorer:
         self._opened: list[str] = []  # cordoned once, and no more
         self._broken: list[str] = []
         self._moved: list[Object] = []
+        # By Kind/name, the generation that an object has by the trigger's doing, None of what is gone by it. A journal
+        # of an older kailab does not tell.
+        self._made: dict[str, int | None] | None = {}
+        self._is_acting = False  # a deed of the trigger may be done, and is not in `made` yet
+        self._was_killed = False
 
     @classmethod
     def left(cls, journal: Path) -> Restorer | None:
@@ -104,13 +111,47 @@ class Restorer:
         found = cls(journal, noted["namespace"])
         found._objects, found._cordoned = noted["objects"], noted["cordoned"]
         found._opened, found._broken = noted.get("opened", []), noted.get("broken", [])
-        found._moved = noted.get("moved", [])
+        found._moved, found._made = noted.get("moved", []), noted.get("made")
+        found._is_acting, found._was_killed = noted.get("acting", False), True
         return found
 
     def protect(self, objects: Iterable[Object]) -> None:
-        """Remember objects as they are now, before anything is done to them."""
-        self._objects.extend(objects)
+        """Remember objects as they are now, before anything is done to them. What is leaving already may go."""
+        staying = [item for item in objects if not _is_leaving(item)]
+        self._objects.extend(staying)
+        if self._made is not None:
+            self._made |= {_key(item): _generation(item) for item in staying if not _is_made_by_others(item)}
         self._write()
+
+    @contextmanager
+    def acting(self, api: Api) -> Iterator[None]:
+        """Around a deed of the trigger: what objects are by it is noted, since all else is the student's own work."""
+        if not self._made:
+            yield
+            return
+        self._is_acting = True
+        self._write()
+        try:
+            yield
+        finally:
+            self._note_made(api)
+
+    def _note_made(self, api: Api) -> None:
+        try:
+            found = {_key(item): self._present(api, item) for item in self._objects
+                     if not _is_made_by_others(item)}  # fmt: skip
+        except KailabError:
+            return  # then nobody knows, and acting remains noted
+        self._made = {key: None if present is None else _generation(present) for key, present in found.items()}
+        self._is_acting = False
+        self._write()
+
+    def _present(self, api: Api, was: Object) -> Object | None:
+        """The very same object as it is now, unless it is gone or about to go."""
+        found = api.get(was["kind"], was["metadata"]["name"], self._namespace)
+        if found is None or _is_leaving(found) or found["metadata"].get("uid") != was["metadata"].get("uid"):
+            return None
+        return found
 
     def cordons(self, *nodes: str) -> None:
         self._cordoned.extend(nodes)
@@ -129,7 +170,8 @@ class Restorer:
     def _write(self) -> None:
         self._journal.parent.mkdir(parents=True, exist_ok=True)
         noted = {"namespace": self._namespace, "objects": self._objects, "cordoned": self._cordoned,
-                 "opened": self._opened, "broken": self._broken, "moved": self._moved}  # fmt: skip
+                 "opened": self._opened, "broken": self._broken, "moved": self._moved, "made": self._made,
+                 "acting": self._is_acting}  # fmt: skip
         replace(self._journal, json.dumps(noted))
 
     def restore(self, api: Api, *, objects: bool = True) -> None:
@@ -142,20 +184,21 @@ class Restorer:
         self._nodes_back(api, failures)
         if objects and (self._objects or self._moved) and _is_there(api, self._namespace, failures):
             self._objects_back(api, failures)
+        if failures:
+            self._write()
         failures.raise_first()
-        self._objects, self._cordoned, self._opened, self._broken, self._moved = [], [], [], [], []
+        self._objects, self._opened, self._moved = [], [], []
         self._journal.unlink(missing_ok=True)
 
     def restore_nodes(self, api: Api) -> None:
         """Only uncordon and heal; the objects wait for the next command about their namespace."""
         failures = _Failures()
         self._nodes_back(api, failures)
-        failures.raise_first()
-        self._opened, self._cordoned, self._broken = [*self._opened, *self._cordoned], [], []
-        if self._objects or self._moved:
+        if failures or self._objects or self._moved:
             self._write()
         else:
             self._journal.unlink(missing_ok=True)
+        failures.raise_first()
 
     def _nodes_back(self, api: Api, failures: _Failures) -> None:
         with failures.kept():
@@ -163,12 +206,17 @@ class Restorer:
         for gpu in self._broken:
             with failures.kept():
                 _heal(api, gpu)
+        if not failures:  # who closes or breaks them from now on wants it so
+            self._opened, self._cordoned, self._broken = [*self._opened, *self._cordoned], [], []
 
     def _objects_back(self, api: Api, failures: _Failures) -> None:
-        changed = []
+        ours, changed = [], []
         for item in self._objects:
             with failures.kept():
-                if _put_back(api, self._namespace, item):
+                if not self._is_as_made(api, item):
+                    continue
+                ours.append(item)
+                if self._put_back(api, item):
                     changed.append(item)
         for item in changed:
             with failures.kept():
@@ -178,11 +226,73 @@ class Restorer:
                 _wait_open(api, {*self._cordoned, *self._opened})
         for one in self._moved:
             with failures.kept():
-                _place_anew(api, self._namespace, one["deployment"], set(one["staying"]))
-        for item in self._objects:
+                if self._is_untouched(api, one["deployment"]):
+                    _place_anew(api, self._namespace, one["deployment"], set(one["staying"]))
+        for item in ours:
             if item["kind"] == "Deployment":
                 with failures.kept():
                     _drop_new_replica_sets(api, self._namespace, item, self._objects)
+
+    def _is_as_made(self, api: Api, was: Object) -> bool:
+        """Whether an object is still as the trigger has left it: what a student did after a kill is theirs."""
+        if not self._was_killed or self._made is None or _is_made_by_others(was):
+            return True
+        made, present = self._made.get(_key(was)), self._present(api, was)
+        if present is None:
+            return (made is None or self._is_acting) and not self._is_there_anew(api, was)
+        if present.get("spec") == was.get("spec"):
+            return True
+        now = _generation(present)
+        return now == made or (self._is_acting and made is not None and now == made + 1)
+
+    def _is_there_anew(self, api: Api, was: Object) -> bool:
+        found = api.get(was["kind"], was["metadata"]["name"], self._namespace)
+        return found is not None and not _is_leaving(found)
+
+    def _is_untouched(self, api: Api, deployment: Object) -> bool:
+        if not self._was_killed:
+            return True
+        present = self._present(api, deployment)
+        return present is not None and _generation(present) == _generation(deployment)
+
+    def _put_back(self, api: Api, was: Object) -> bool:
+        """True when something had to be done."""
+        kind, name, namespace = was["kind"], was["metadata"]["name"], self._namespace
+        present = api.get(kind, name, namespace)
+        if kind == "Job" and present is not None and _failed_more(present, was):
+            # A Job bears only so many failed pods, and these weren't the student's doing: it is made anew below.
+            if self._made is not None:
+                self._made[_key(was)] = None
+                self._write()
+            api.delete(kind, name, namespace)
+            present = None
+        if present is None or _is_leaving(present):
+            if _is_made_by_others(was):
+                return False
+            _wait_gone(api, namespace, kind, name)
+            api.create(_fresh(was), namespace)
+            return True
+        if present.get("spec") == was.get("spec") or kind in _NEVER_PATCHED:
+            return False
+        api.patch(kind, name, namespace, [{"op": "replace", "path": "/spec", "value": was["spec"]}])
+        return True
+
+
+def _key(item: Object) -> str:
+    return f"{item['kind']}/{item['metadata']['name']}"
+
+
+def _generation(item: Object) -> int:
+    return int(item["metadata"].get("generation") or 0)
+
+
+def _is_leaving(item: Object) -> bool:
+    return bool(item["metadata"].get("deletionTimestamp"))
+
+
+def _is_made_by_others(item: Object) -> bool:
+    """Its owner makes it again."""
+    return item["kind"] == "ReplicaSet" or bool(item["metadata"].get("ownerReferences"))
 
 
 class _Failures:
@@ -199,6 +309,9 @@ class _Failures:
         except KailabError as failed:
             if not (isinstance(failed, ApiError) and failed.status == HTTPStatus.NOT_FOUND):
                 self._found.append(failed)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
 
     def raise_first(self) -> None:
         if self._found:
@@ -251,28 +364,6 @@ def _place_anew(api: Api, namespace: str, deployment: Object, staying: set[str])
         if pod["metadata"]["uid"] not in staying and is_owned(pod, sets):
             api.delete("Pod", pod["metadata"]["name"], namespace, grace=1)
     _wait_settled(api, namespace, deployment)
-
-
-def _put_back(api: Api, namespace: str, was: Object) -> bool:
-    """True when something had to be done."""
-    kind, name = was["kind"], was["metadata"]["name"]
-    present = api.get(kind, name, namespace)
-    if kind == "Job" and present is not None and _failed_more(present, was):
-        # A Job bears only so many failed pods, and these weren't the student's doing: it is made anew below.
-        api.delete(kind, name, namespace)
-        present = None
-    if present is None or present["metadata"].get("deletionTimestamp"):
-        if kind in ("ReplicaSet",) or was["metadata"].get("ownerReferences"):
-            return False  # its owner makes it again
-        _wait_gone(api, namespace, kind, name)
-        api.create(_fresh(was), namespace)
-        return True
-    if present.get("spec") == was.get("spec"):
-        return False
-    if kind in _NEVER_PATCHED:
-        return False
-    api.patch(kind, name, namespace, [{"op": "replace", "path": "/spec", "value": was["spec"]}])
-    return True
 
 
 def _failed_more(present: Object, was: Object) -> bool:

@@ -127,6 +127,96 @@ def named(kind: str, name: str, **spec: Any) -> dict[str, Any]:
     return {"kind": kind, "metadata": {"name": name, "uid": f"uid-{name}", "generation": 1}, "spec": spec}
 
 
+def killed_in_the_middle(tmp_path: Path, made: Cluster) -> Path:
+    """A run that has set an image, deleted a pod and was killed; its journal."""
+    before = [copy.deepcopy(item) for (kind, _), item in made.objects.items() if kind != "Namespace"]
+    restorer = Restorer(tmp_path / "lab-06.json", "lab-06")
+    restorer.protect(before)
+    with restorer.acting(cast("Api", made)):
+        made.patch("Deployment", "ai-api", "lab-06", {"spec": {"image": "v2"}})
+    with restorer.acting(cast("Api", made)):
+        made.delete("Pod", "trainer")
+    return tmp_path / "lab-06.json"
+
+
+def lab_06() -> Cluster:
+    return Cluster(named("Namespace", "lab-06"), named("Deployment", "ai-api", image="v1"), named("Pod", "trainer"),
+                   named("Pod", "other"))  # fmt: skip
+
+
+def test_what_a_killed_trigger_did_is_taken_back(tmp_path: Path) -> None:
+    made = lab_06()
+    assert restore_interrupted(killed_in_the_middle(tmp_path, made), cast("Api", made))
+    assert made.objects["Deployment", "ai-api"]["spec"] == {"image": "v1"}
+    assert made.made == ["Pod/trainer"]
+
+
+def test_what_a_student_did_after_the_kill_is_theirs(tmp_path: Path) -> None:
+    made = lab_06()
+    journal = killed_in_the_middle(tmp_path, made)
+    made.patch("Deployment", "ai-api", "lab-06", {"spec": {"image": "v1", "readinessProbe": "mended"}})
+    made.delete("Pod", "other")
+    made.create(named("Pod", "trainer") | {"metadata": {"name": "trainer", "uid": "mine", "generation": 1}})
+    made.made.clear()
+    assert restore_interrupted(journal, cast("Api", made))
+    assert made.objects["Deployment", "ai-api"]["spec"] == {"image": "v1", "readinessProbe": "mended"}
+    assert made.made == []
+    assert made.objects["Pod", "trainer"]["metadata"]["uid"] == "mine"
+
+
+@pytest.mark.parametrize(("later", "image"), [(False, "v1"), (True, "v3")])
+def test_a_kill_in_the_middle_of_a_deed_leaves_that_to_be_taken_back(tmp_path: Path, later: bool, image: str) -> None:
+    made = lab_06()
+    journal = tmp_path / "lab-06.json"
+    restorer = Restorer(journal, "lab-06")
+    restorer.protect([copy.deepcopy(made.objects["Deployment", "ai-api"])])
+    with restorer.acting(cast("Api", made)):
+        made.patch("Deployment", "ai-api", "lab-06", {"spec": {"image": "v2"}})
+        as_killed = journal.read_text()
+    journal.write_text(as_killed)
+    if later:
+        made.patch("Deployment", "ai-api", "lab-06", {"spec": {"image": "v3"}})
+    assert restore_interrupted(journal, cast("Api", made))
+    assert made.objects["Deployment", "ai-api"]["spec"] == {"image": image}
+
+
+def test_what_was_leaving_before_the_trigger_is_not_made_again(tmp_path: Path) -> None:
+    made, leaving = Cluster(named("Namespace", "lab-01")), named("Pod", "hello")
+    leaving["metadata"]["deletionTimestamp"] = "now"
+    restorer = Restorer(tmp_path / "lab-01.json", "lab-01")
+    restorer.protect([leaving, named("Pod", "other")])
+    restorer.restore(cast("Api", made))
+    assert made.made == ["Pod/other"]
+
+
+def test_pods_that_a_student_has_placed_since_stay(tmp_path: Path) -> None:
+    deployment = named("Deployment", "serving", replicas=2)
+    made = Cluster(named("Namespace", "lab-05"), deployment)
+    owner: Any = [{"uid": "uid-set", "controller": True}]
+    for kind, name, of in (("ReplicaSet", "set", [{"uid": "uid-serving", "controller": True}]), ("Pod", "new", owner)):
+        made.objects[kind, name] = named(kind, name)
+        made.objects[kind, name]["metadata"]["ownerReferences"] = of
+    journal = tmp_path / "lab-05.json"
+    Restorer(journal, "lab-05").places_anew(deployment, [])
+    made.patch("Deployment", "serving", "lab-05", {"spec": {"replicas": 3}})
+    assert restore_interrupted(journal, cast("Api", made))
+    assert ("Pod", "new") in made.objects
+
+
+def test_nodes_that_are_open_again_are_not_opened_once_more_for_an_object_that_fails(tmp_path: Path) -> None:
+    made = Cluster(named("Namespace", "lab-06"), named("Node", "a", unschedulable=True),
+                   named("Deployment", "ai-api", image="v2"))  # fmt: skip
+    made.refuses = {"Deployment/ai-api"}
+    restorer = Restorer(tmp_path / "lab-06.json", "lab-06")
+    restorer.protect([named("Deployment", "ai-api", image="v1")])
+    restorer.cordons("a")
+    with pytest.raises(ApiError):
+        restore_interrupted(tmp_path / "lab-06.json", cast("Api", made))
+    made.objects["Node", "a"]["spec"]["unschedulable"] = True
+    restore_nodes(tmp_path, cast("Api", made))
+    assert closed_nodes(made) == {"a"}
+
+
 def closed_nodes(made: Cluster) -> set[str]:
     return {name for (kind, name), item in made.objects.items() if kind == "Node" and item["spec"].get("unschedulable")}
 
@@ -173,11 +263,13 @@ def test_with_its_namespace_a_journal_goes_too(tmp_path: Path, leaving: bool) ->
 
 
 def test_a_gpu_that_is_gone_keeps_no_object_from_coming_back(tmp_path: Path) -> None:
-    made = Cluster(named("Namespace", "lab-04"))
+    made = Cluster(named("Namespace", "lab-04"), named("Pod", "trainer"))
     journal = tmp_path / "lab-04.json"
     restorer = Restorer(journal, "lab-04")
     restorer.protect([named("Pod", "trainer")])
     restorer.breaks("gpu-gone/1")
+    with restorer.acting(cast("Api", made)):
+        made.delete("Pod", "trainer")
     assert restore_interrupted(journal, cast("Api", made))
     assert made.made == ["Pod/trainer"]
     assert not journal.exists()
@@ -225,11 +317,14 @@ def test_runs_in_many_namespaces_of_one_process_are_in_nobodys_way(tmp_path: Pat
 
 
 def test_nodes_of_all_killed_runs_are_opened_and_their_objects_wait(tmp_path: Path) -> None:
-    made = Cluster(*(named("Node", name, unschedulable=True) for name in "abc"), named("Namespace", "lab-06"))
+    made = Cluster(*(named("Node", name, unschedulable=True) for name in "abc"), named("Namespace", "lab-06"),
+                   named("Deployment", "ai-api", replicas=3))  # fmt: skip
     Restorer(tmp_path / "lab-05.json", "lab-05").cordons("a")
     killed = Restorer(tmp_path / "lab-06.json", "lab-06")
     killed.protect([named("Deployment", "ai-api", replicas=3)])
     killed.cordons("b")
+    with killed.acting(cast("Api", made)):
+        made.delete("Deployment", "ai-api")
     with owned(tmp_path / "lab-04.json") as is_ours:
         assert is_ours
         Restorer(tmp_path / "lab-04.json", "lab-04").cordons("c")

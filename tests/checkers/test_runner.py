@@ -582,6 +582,36 @@ def test_a_putting_back_that_hangs_is_named(bench: Bench, monkeypatch: pytest.Mo
     assert (found.outcome, found.observed) == (ERROR, "what the check disturbed was not put back within 0 s")
 
 
+def test_deeds_are_noted_one_by_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed run has done is known from its journal, so that nothing else is taken back for it."""
+    noted: list[tuple[Any, bool]] = []
+    pod = ready("other") | {"spec": {}}
+
+    def look() -> None:
+        (journal,) = bench.state.rglob("*.json")
+        document = json.loads(journal.read_text())
+        noted.append((document["made"], document["acting"]))
+
+    def delete(api: Any) -> None:
+        look()
+        api.delete("Pod", "other", NAMESPACE)
+
+    def there(*_: Any) -> Any:
+        return None if bench.api.done else pod
+
+    monkeypatch.setattr(FakeApi, "get", there, raising=False)
+    checks = Checks()
+
+    @checks.trigger("a", disturbs=("Pod",))
+    def _(lab: Lab) -> None:
+        look()
+        lab.act("delete pod other", delete)
+        look()
+
+    bench(checks, lab_with(one="a"), World([pod]))
+    assert noted == [({"Pod/other": 0}, False), ({"Pod/other": 0}, True), ({"Pod/other": None}, False)]
+
+
 @pytest.mark.parametrize(("min_ready", "outcome"), [(0, FAIL), (1, PASS)])
 def test_a_trigger_waits_as_long_as_what_it_disturbs_asks_for(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, min_ready: int, outcome: Outcome
