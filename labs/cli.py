@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -416,8 +417,19 @@ def _lab(number: int) -> LabFolder:
     return lab_numbered(number)
 
 
+def _interrupt(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # shells send it a second time, in the middle of the putting back
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback."""
+    """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback.
+
+    A closed terminal and a plain `kill` are like Ctrl-C: what a check has disturbed is put back.
+    """
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup one is ignored, and stays so
+            signal.signal(number, _interrupt)
     try:
         app()
     except SystemExit as leaving:
