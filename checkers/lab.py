@@ -22,6 +22,7 @@ from cluster.cordons import set_unschedulable
 T = TypeVar("T")
 # What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
 HOPELESS_SECONDS = 3.0
+DRY_RUN_PAUSES = (0.5, 1.0, 2.0)  # seconds, between tries of what the API server can't do at this moment
 LOOK_EVERY = 0.1  # seconds between two looks when nothing is known to have changed
 
 
@@ -186,14 +187,25 @@ class Lab:
         return str(self._ask(f"logs {pod}/{container}{' previous' if previous else ''}", ask))
 
     def dry_run(self, item: Object) -> str:
-        """What the API server would say to this object: empty when it would take it, else its refusal."""
+        """What the API server would say to this object: empty when it would take it, else its refusal.
+
+        Its own troubles, which say nothing of the object, are no refusal: it is asked again, then nobody can tell.
+        """
 
         def ask() -> str:
-            try:
-                self._live.api.apply(item, self.namespace, dry_run=True)
-            except ApiError as refused:
-                return refused.what
-            return ""
+            said = ""
+            for pause in (*DRY_RUN_PAUSES, 0.0):
+                try:
+                    self._live.api.apply(item, self.namespace, dry_run=True)
+                except ApiError as refused:
+                    said = refused.what
+                    if not refused.is_servers_own:
+                        return said
+                else:
+                    return ""
+                self._cancelled.wait(pause)
+                self._stop_if_cancelled()
+            raise CannotTell(f"the API server can't do its work at this moment: {said}")
 
         return str(self._ask(f"dry-run {item['kind']}/{item['metadata']['name']}", ask))
 

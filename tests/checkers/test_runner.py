@@ -464,6 +464,37 @@ def test_a_holding_check_must_hold_over_its_whole_window(
     assert (result(report).seconds >= 0.1) is (outcome is PASS)
 
 
+BUSY = ApiError(429, "TooManyRequests", "too many requests")
+LATE = ApiError(500, "InternalError", "resource quota evaluation timed out")
+QUOTA = ApiError(403, "Forbidden", "exceeded quota: gpus")
+
+
+@pytest.mark.parametrize(("refusals", "outcome", "observed"), [
+    ([], PASS, ""), ([QUOTA], FAIL, QUOTA.what), ([BUSY, LATE], PASS, ""), ([LATE, QUOTA], FAIL, QUOTA.what),
+    ([BUSY] * 9, ERROR, "the API server can't do its work at this moment: too many requests"),
+])  # fmt: skip
+def test_the_api_servers_own_troubles_are_no_refusal_of_an_object(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, refusals: list[ApiError], outcome: Outcome, observed: str
+) -> None:
+    left = list(refusals)
+
+    def apply(*_: Any, **__: Any) -> None:
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr("checkers.lab.DRY_RUN_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(FakeApi, "apply", apply, raising=False)
+    checks = Checks()
+
+    @checks.once("a")
+    def _(lab: Lab) -> None:
+        if said := lab.dry_run({"kind": "Pod", "metadata": {"name": "one-more"}}):
+            raise Fail(said)
+
+    found = result(bench(checks, lab_with(one="a")))
+    assert (found.outcome, found.observed) == (outcome, observed)
+
+
 # triggers put back what they disturb
 
 
