@@ -16,8 +16,8 @@ from checkers.observe import Observation
 from checkers.prober import Prober
 from checkers.restore import Restorer
 from checkers.workloads import is_owned
+from cluster import cordons
 from cluster.api import Api, ApiError, Object, Unreachable
-from cluster.cordons import set_unschedulable
 
 T = TypeVar("T")
 # What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
@@ -344,12 +344,13 @@ class Lab:
     def cordon(self, *nodes: str) -> None:
         """Close nodes for new pods; the runner opens them again after the check, whatever happens. Those that were
         closed before, by the student or an admin, stay so."""
-        closed = {node["metadata"]["name"] for node in self._nodes() if node["spec"].get("unschedulable")}
 
         def close(api: Api) -> None:
             if self.restorer is not None:
-                self.restorer.cordons(*(node for node in nodes if node not in closed))
-            set_unschedulable(api, nodes, True)
+                # Asked for now: a watch may not know yet what the run before us has just opened.
+                before = cordons.closed(api)
+                self.restorer.cordons(*(node for node in nodes if node not in before))
+            cordons.set_unschedulable(api, nodes, True)
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
 
@@ -360,24 +361,16 @@ class Lab:
         if self.restorer is not None:
             self.restorer.places_anew(deployment, there)
 
-    def _nodes(self) -> tuple[Object, ...]:
-        """The nodes as they are now; none where the check does not read them."""
-        self.look_again()
-        return tuple(self._view.get("Node", ()))
-
     def break_gpu(self, gpu: str, fault: str) -> None:
         """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""
         from cluster.gpu import control, faults
 
         where = control.slot(gpu)
-        broken = [
-            faults.wanted(node["metadata"].get("annotations") or {})
-            for node in self._nodes()
-            if node["metadata"]["name"] == where.node
-        ]
 
         def damage(api: Api) -> None:
-            if self.restorer is not None and not any(where.index in found for found in broken):
+            found = api.get("Node", where.node) or {"metadata": {}}
+            before = faults.wanted(found["metadata"].get("annotations") or {})
+            if self.restorer is not None and where.index not in before:
                 self.restorer.breaks(gpu)
             control.fault(api, where, faults.from_text(fault))  # refuses one that is broken already
 

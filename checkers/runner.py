@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 HOLD_EVERY = 0.5
 NOT_RECORDED = "not tried when this was recorded"  # a replayed check whose evidence can't tell, for there is none
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
+REFRESH_PAUSES = (1.0, 2.0, 4.0)  # seconds, between tries to list what the triggers left
 PUT_BACK_SECONDS = 600.0  # after the verdict, before the putting back does; every wait of its own is shorter
 Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
 
@@ -101,15 +102,18 @@ class Run:
 
     def _looks_anew(self, safeguards: list[CheckSpec]) -> bool:
         """List what the triggers left; where that can't be had, only the safeguards are lost, and no verdict."""
-        try:
-            if self._sources:
-                self._sources.observation.refresh()
-        except KailabError as lost:
-            for spec in safeguards:
-                why = (lost.why,) if lost.why else ()
-                self._finish(self._result(spec, Outcome.ERROR, observed=lost.what, evidence=why))
-            return False
-        return True
+        for pause in (*REFRESH_PAUSES, 0.0):
+            try:
+                if self._sources:
+                    self._sources.observation.refresh()
+                return True
+            except KailabError as failed:
+                lost = failed
+            self._cancelled.wait(pause)
+        for spec in safeguards:
+            why = (lost.why,) if lost.why else ()
+            self._finish(self._result(spec, Outcome.ERROR, observed=lost.what, evidence=why))
+        return False
 
     def _sorted(self) -> tuple[list[CheckSpec], list[CheckSpec], list[CheckSpec]]:
         wanted, triggers, safeguards = [], [], []

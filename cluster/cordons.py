@@ -14,6 +14,12 @@ TAINT = "node.kubernetes.io/unschedulable"
 CLOSED = {"key": TAINT, "effect": "NoSchedule"}
 
 
+def closed(api: Api) -> set[str]:
+    """The nodes that are closed at this moment."""
+    found, _ = api.list("Node", fieldSelector="spec.unschedulable=true")
+    return {node["metadata"]["name"] for node in found}
+
+
 def set_unschedulable(api: Api, nodes: Iterable[str], value: bool | None) -> None:
     """Cordon nodes, or with None uncordon them; a region of them in a few seconds.
 
