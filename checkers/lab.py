@@ -6,7 +6,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -16,12 +16,13 @@ from checkers.observe import Observation
 from checkers.prober import Prober
 from checkers.restore import Restorer
 from checkers.workloads import is_owned
+from cluster import cordons
 from cluster.api import Api, ApiError, Object, Unreachable
-from cluster.cordons import set_unschedulable
 
 T = TypeVar("T")
 # What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
 HOPELESS_SECONDS = 3.0
+DRY_RUN_PAUSES = (0.5, 1.0, 2.0)  # seconds, between tries of what the API server can't do at this moment
 LOOK_EVERY = 0.1  # seconds between two looks when nothing is known to have changed
 
 
@@ -186,14 +187,25 @@ class Lab:
         return str(self._ask(f"logs {pod}/{container}{' previous' if previous else ''}", ask))
 
     def dry_run(self, item: Object) -> str:
-        """What the API server would say to this object: empty when it would take it, else its refusal."""
+        """What the API server would say to this object: empty when it would take it, else its refusal.
+
+        Its own troubles, which say nothing of the object, are no refusal: it is asked again, then nobody can tell.
+        """
 
         def ask() -> str:
-            try:
-                self._live.api.apply(item, self.namespace, dry_run=True)
-            except ApiError as refused:
-                return refused.what
-            return ""
+            said = ""
+            for pause in (*DRY_RUN_PAUSES, 0.0):
+                try:
+                    self._live.api.apply(item, self.namespace, dry_run=True)
+                except ApiError as refused:
+                    said = refused.what
+                    if not refused.is_servers_own:
+                        return said
+                else:
+                    return ""
+                self._cancelled.wait(pause)
+                self._stop_if_cancelled()
+            raise CannotTell(f"the API server can't do its work at this moment: {said}")
 
         return str(self._ask(f"dry-run {item['kind']}/{item['metadata']['name']}", ask))
 
@@ -316,8 +328,10 @@ class Lab:
         """Do something to the cluster once; what it returned is recorded and comes back offline."""
 
         def live() -> Any:
+            api = self._live.api
             try:
-                return action(self._live.api)
+                with self.restorer.acting(api) if self.restorer else nullcontext():
+                    return action(api)
             except Unreachable as lost:
                 raise CannotTell(lost.what) from None
             except ApiError as refused:
@@ -328,12 +342,15 @@ class Lab:
         return self._tape.act(what, live)
 
     def cordon(self, *nodes: str) -> None:
-        """Close nodes for new pods; the runner opens them again after the check, whatever happens."""
+        """Close nodes for new pods; the runner opens them again after the check, whatever happens. Those that were
+        closed before, by the student or an admin, stay so."""
 
         def close(api: Api) -> None:
             if self.restorer is not None:
-                self.restorer.cordons(*nodes)
-            set_unschedulable(api, nodes, True)
+                # Asked for now: a watch may not know yet what the run before us has just opened.
+                before = cordons.closed(api)
+                self.restorer.cordons(*(node for node in nodes if node not in before))
+            cordons.set_unschedulable(api, nodes, True)
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
 
@@ -348,10 +365,14 @@ class Lab:
         """Give a simulated GPU (NODE/INDEX) a fault, such as "xid=79"; it is healed after the check, as above."""
         from cluster.gpu import control, faults
 
+        where = control.slot(gpu)
+
         def damage(api: Api) -> None:
-            if self.restorer is not None:
+            found = api.get("Node", where.node) or {"metadata": {}}
+            before = faults.wanted(found["metadata"].get("annotations") or {})
+            if self.restorer is not None and where.index not in before:
                 self.restorer.breaks(gpu)
-            control.fault(api, control.slot(gpu), faults.from_text(fault))
+            control.fault(api, where, faults.from_text(fault))  # refuses one that is broken already
 
         self.act(f"break GPU {gpu} ({fault})", damage)
 

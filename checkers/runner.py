@@ -16,7 +16,7 @@ from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
 from checkers.evidence import Tape
 from checkers.lab import Lab, Sources
-from checkers.restore import Restorer
+from checkers.restore import LONGEST_PATIENCE, Restorer, patience, restore_nodes
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
 from cluster.api import ApiError, Unreachable
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 HOLD_EVERY = 0.5
 NOT_RECORDED = "not tried when this was recorded"  # a replayed check whose evidence can't tell, for there is none
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
+REFRESH_PAUSES = (1.0, 2.0, 4.0)  # seconds, between tries to list what the triggers left
+PUT_BACK_SECONDS = 600.0  # after the verdict, before the putting back does; every wait of its own is shorter
 Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
 
 
@@ -67,6 +69,8 @@ class Run:
         self._end = time.monotonic() + lab.seconds
         self._lock = threading.Lock()
         self._ended: dict[str, threading.Event] = {}
+        self._limits: dict[str, float] = {}  # by our own clock, when each check counts as hung
+        self._judged: set[str] = set()  # triggers that have their verdict, and put back what they disturbed
 
     def report(self) -> Report:
         """Run all checks and return the report. Raises KailabError only when the cluster can't be read at all.
@@ -81,9 +85,8 @@ class Run:
             for spec in triggers:
                 self._is_last = spec is triggers[-1]
                 self._all_at_once([spec])
-            if triggers and self._sources and safeguards:
-                self._sources.observation.refresh()
-            self._all_at_once(safeguards)
+            if not triggers or not safeguards or self._looks_anew(safeguards):
+                self._all_at_once(safeguards)
         except KeyboardInterrupt:
             self._cancelled.set()
             for event in self._finished.values():
@@ -96,6 +99,21 @@ class Run:
             checks=results, seconds=round(time.monotonic() - started, 3), cluster=self._setting.cluster,
             task_titles={task.id: task.title for task in self._lab.tasks},
         )  # fmt: skip
+
+    def _looks_anew(self, safeguards: list[CheckSpec]) -> bool:
+        """List what the triggers left; where that can't be had, only the safeguards are lost, and no verdict."""
+        for pause in (*REFRESH_PAUSES, 0.0):
+            try:
+                if self._sources:
+                    self._sources.observation.refresh()
+                return True
+            except KailabError as failed:
+                lost = failed
+            self._cancelled.wait(pause)
+        for spec in safeguards:
+            why = (lost.why,) if lost.why else ()
+            self._finish(self._result(spec, Outcome.ERROR, observed=lost.what, evidence=why))
+        return False
 
     def _sorted(self) -> tuple[list[CheckSpec], list[CheckSpec], list[CheckSpec]]:
         wanted, triggers, safeguards = [], [], []
@@ -131,6 +149,7 @@ class Run:
         # Events, since a thread's own join() may return too early once Ctrl-C has interrupted it (CPython 3.11).
         self._ended = {spec.id: threading.Event() for spec in specs}
         for spec in specs:
+            self._limits[spec.id] = self._clock() + self._checks[spec.id].seconds + GRACE_SECONDS
             threading.Thread(target=self._attempt_and_say, args=(spec, self._ended[spec.id]), daemon=True).start()
         for spec in specs:
             self._wait(spec, self._ended[spec.id])
@@ -141,14 +160,20 @@ class Run:
         finally:
             ended.set()
 
+    def _clock(self) -> float:
+        """Seconds, without those in which other runs had their turn."""
+        return time.monotonic() - self._waited
+
     def _wait(self, spec: CheckSpec, ended: threading.Event) -> None:
-        allowed = self._checks[spec.id].seconds + GRACE_SECONDS
-        end = time.monotonic() + allowed - self._waited
-        while not ended.wait(0.2) and time.monotonic() < end + self._waited:
+        began = self._clock()
+        while not ended.wait(0.2) and self._clock() < self._limits[spec.id]:
             pass
         if not ended.is_set():
-            text = f"the check itself did not finish within {allowed:.0f} s"
-            self._finish(self._result(spec, Outcome.ERROR, observed=text, seconds=allowed))
+            took = self._clock() - began
+            text = f"the check itself did not finish within {took:.0f} s"
+            if spec.id in self._judged:
+                text = f"what the check disturbed was not put back within {PUT_BACK_SECONDS:.0f} s"
+            self._finish(self._result(spec, Outcome.ERROR, observed=text, seconds=round(took, 3)))
 
     def _join_all(self) -> None:
         for ended in self._ended.values():
@@ -236,9 +261,12 @@ class Run:
         restorer = Restorer(state / "restore" / f"{namespace}.json", namespace)
         with turns.alone(partial(self._waiting, lab)) if alone else nullcontext():
             began = time.time()
+            if alone:
+                self._open_what_was_left()
             lab.look_again()
-            lab.begin(min(self._end + self._waited, time.monotonic() + check.seconds))
-            restorer.protect(item for kind in check.disturbs for item in lab.untaped(kind))
+            disturbed = [item for kind in check.disturbs for item in lab.untaped(kind)]
+            self._begin(check, lab, min(sum(map(patience, disturbed)), LONGEST_PATIENCE))
+            restorer.protect(disturbed)
             lab.restorer = restorer
             try:
                 yield
@@ -248,8 +276,25 @@ class Run:
                     raise _Disturbed from None
                 raise
             finally:
+                # What the putting back takes is not the check's time: the verdict is there.
+                self._judged.add(check.id)
+                self._limits[check.id] = self._clock() + PUT_BACK_SECONDS
                 lab.say("putting everything back")
                 restorer.restore(self._sources.api, objects=not may_stay)
+
+    def _open_what_was_left(self) -> None:
+        """Whoever was alone with the nodes before us may have been killed, long after this run has begun."""
+        with suppress(KailabError):
+            if self._sources and restore_nodes(self._setting.state / "restore", self._sources.api):
+                self._sources.observation.refresh()
+
+    def _begin(self, check: Check, lab: Lab, granted: float) -> None:
+        """A trigger's own time begins, with the seconds that what it disturbs asks to be given."""
+        self._judged.discard(check.id)
+        self._end += granted
+        allowed = check.seconds + granted
+        self._limits[check.id] = self._clock() + allowed + GRACE_SECONDS
+        lab.begin(min(self._end + self._waited, time.monotonic() + allowed))
 
     def _waiting(self, lab: Lab, seconds: float) -> None:
         self._waited += seconds

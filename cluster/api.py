@@ -36,12 +36,35 @@ FIELD_MANAGER = "kailab"
 EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")  # each message's first byte names its stream
 
 
+_SERVERS_OWN = (
+    HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
+)  # fmt: skip
+# The API server's words for what is not there yet in a new namespace, or not yet after its own restart.
+_NOT_YET = ("status unknown for quota", "/default: serviceaccount", "not yet ready to handle request")
+# With status 500 it also tells what is wrong with the object itself: a field or an amount (server-side apply,
+# kubernetes issue 139253), or its size (etcd and the connection to it, issue 112152).
+_OBJECTS_OWN = (
+    "failed to create typed patch object",
+    "failed to convert new",
+    "request is too large",
+    "larger than max",
+)
+
+
 class ApiError(KailabError):
     """The API server's refusal: `status` (HTTP), `reason` (NotFound, Conflict ...) and its own message."""
 
     def __init__(self, status: int, reason: str, message: str, details: Object | None = None) -> None:
         super().__init__(message or f"the API server answered {status} {reason}")
         self.status, self.reason, self.details = status, reason, details or {}
+
+    @property
+    def is_servers_own(self) -> bool:
+        """Whether this says nothing of what was asked for: the very same may be granted a moment later."""
+        if self.status == HTTPStatus.FORBIDDEN:
+            return any(words in self.what for words in _NOT_YET)
+        return self.status in _SERVERS_OWN and not any(words in self.what for words in _OBJECTS_OWN)
 
 
 class Unreachable(KailabError):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -54,7 +55,11 @@ def app() -> None:
 def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False)
+    from checkers.report.terminal import forgive
+
+    console = Console(stderr=stderr, highlight=False)
+    forgive(console)
+    return console
 
 
 @app.command()
@@ -204,8 +209,9 @@ def _check(lab: LabFolder, task: str, as_json: bool, *, quick: bool = False) -> 
             report = lifecycle.check(course, lab, given=entry.given, task=task, quick=quick).report
         else:
             report = _check_with_progress(course, lab, task, entry.given, quick=quick)
+        # First, and whatever comes after it: what was found out must not be lost.
+        _note_and_print(report, desk, as_json, keep=not task and not quick)
         remarks = notes(course.api, desk.folder, lab.namespace) if report.exit_code == 1 and not as_json else []
-    _note_and_print(report, desk, as_json, keep=not task and not quick)
     if remarks:
         from labs.screens import show_notes
 
@@ -411,8 +417,19 @@ def _lab(number: int) -> LabFolder:
     return lab_numbered(number)
 
 
+def _interrupt(number: int, _frame: object) -> None:
+    signal.signal(number, signal.SIG_IGN)  # shells send it a second time, in the middle of the putting back
+    raise KeyboardInterrupt
+
+
 def main() -> None:
-    """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback."""
+    """Entry point: errors become a few lines and status 2, Ctrl-C status 130; never a traceback.
+
+    A closed terminal and a plain `kill` are like Ctrl-C: what a check has disturbed is put back.
+    """
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        if signal.getsignal(number) is signal.SIG_DFL:  # under nohup one is ignored, and stays so
+            signal.signal(number, _interrupt)
     try:
         app()
     except SystemExit as leaving:

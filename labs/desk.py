@@ -60,18 +60,16 @@ class Desk:
 
     def note(self, report: Report, task: str = "") -> None:
         """Keep a run's outcome; of a run of one task, no points."""
-        progress = Progress(self.workspace)
-        progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"), task)
-        progress.save()
+        with Progress.changed(self.workspace) as progress:
+            progress.record(report, datetime.now().astimezone().isoformat(timespec="seconds"), task)
 
     def hint(self, task: str) -> str | None:
         """The next hint of a task in Markdown, noted as taken; None after the last."""
-        progress = Progress(self.workspace)
-        entry = progress.lab(self.lab.number)
-        hint = next_hint(next(known for known in self.lab.spec.tasks if known.id == task), entry)
-        if hint is not None:
-            entry.shown.setdefault(task, []).append(hint.text)
-            progress.save()
+        with Progress.changed(self.workspace) as progress:
+            entry = progress.lab(self.lab.number)
+            hint = next_hint(next(known for known in self.lab.spec.tasks if known.id == task), entry)
+            if hint is not None:
+                entry.shown.setdefault(task, []).append(hint.text)
         return hint.text if hint else None
 
     def hints_left(self) -> dict[str, int]:

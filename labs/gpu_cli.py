@@ -37,7 +37,11 @@ def _api() -> Iterator[Api]:
 def _console() -> Any:
     from rich.console import Console
 
-    return Console(highlight=False)
+    from checkers.report.terminal import forgive
+
+    console = Console(highlight=False)
+    forgive(console)
+    return console
 
 
 @app.command()

@@ -15,7 +15,7 @@ from checkers import evidence
 from checkers.lab import Sources
 from checkers.observe import Observation
 from checkers.prober import Prober, token
-from checkers.restore import restore_interrupted
+from checkers.restore import owned, restore_interrupted, restore_left, restore_nodes
 from checkers.results import ClusterInfo, Report
 from checkers.runner import Listener, Run, Setting
 from cluster.api import Api, ApiError, Object, connect
@@ -36,6 +36,7 @@ GONE_SECONDS = 90.0
 ACCOUNT_SECONDS = 10.0
 KEEP_EVIDENCE = 20
 MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
+BUSY_SECONDS = 15.0  # for which the end of another check of the same namespace is waited for
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
 PATIENCE_SECONDS = 3.0  # before finalizers that nobody clears are taken away
 # The same where the namespace names none: its controller waits for all pods to go before it looks at anything else, and
@@ -54,16 +55,26 @@ class Course:
     @classmethod
     @contextlib.contextmanager
     def opened(cls, workspace: Workspace) -> Iterator[Course]:
-        """Raises KailabError when there is no cluster, it doesn't answer, or it isn't ours."""
+        """Raises KailabError when there is no cluster, it doesn't answer, or it isn't ours.
+
+        Nodes and GPUs that a killed run left closed or broken are everybody's, so whoever comes next puts them back.
+        """
         with contextlib.closing(connect(workspace.kubeconfig)) as api:
-            yield cls(workspace, api, Identity.verify(workspace, api))
+            course = cls(workspace, api, Identity.verify(workspace, api))
+            with contextlib.suppress(KailabError):  # the journal stays; most commands can do without
+                restore_nodes(course.journals, api)
+            yield course
 
     @property
     def cluster(self) -> ClusterInfo:
         return ClusterInfo(self.workspace.cluster_name, self.api.version(), self.uid)
 
+    @property
+    def journals(self) -> Path:
+        return self.workspace.state / "restore"
+
     def journal(self, namespace: str) -> Path:
-        return self.workspace.state / "restore" / f"{namespace}.json"
+        return self.journals / f"{namespace}.json"
 
     def work(self, lab: LabFolder) -> Path:
         """The student's own folder for a lab."""
@@ -146,19 +157,19 @@ def _holding(namespace: Object) -> str:
 
 def start(course: Course, lab: LabFolder) -> bool:
     """Start a lab unless it is started; True when that was news. The student's files are never overwritten."""
-    progress = Progress(course.workspace)
     restore_interrupted(course.journal(lab.namespace), course.api)
     news = not is_started(course, lab.namespace)
-    entry = progress.lab(lab.number)
+    given = Progress(course.workspace).lab(lab.number).given
     if news:
-        entry.given = open_namespace(course, lab, lab.namespace)
-    elif not entry.given and lab.manifests("given"):
+        given = open_namespace(course, lab, lab.namespace)
+    elif not given and lab.manifests("given"):
         # The progress file was lost: what is there now is the best that is known of what was given.
-        entry.given = present_given(course, lab, lab.namespace)
+        given = present_given(course, lab, lab.namespace)
     lay_out(course.work(lab), lab)
     fleets.join(course.api, lab)
-    entry.started, progress.current = True, lab.number
-    progress.save()
+    with Progress.changed(course.workspace) as progress:  # only now: a check may have noted points meanwhile
+        entry = progress.lab(lab.number)
+        entry.given, entry.started, progress.current = given, True, lab.number
     use_namespace(course.workspace, lab.namespace)
     return news
 
@@ -193,15 +204,28 @@ def use_namespace(workspace: Workspace, namespace: str) -> None:
 
 
 def close_namespace(course: Course, namespace: str, *, insist: bool = False) -> None:
-    """Delete a lab's namespace and wait until it is gone, with whatever a trigger left restored first.
+    """Delete a lab's namespace and wait until it is gone, with the nodes that a trigger left closed opened first.
 
-    Raises KailabError when it stays. `insist` as in `wait_gone`, for a namespace that nobody will look into.
+    Raises KailabError when it stays, or while it is being checked. `insist` as in `wait_gone`, for a namespace that
+    nobody will look into.
     """
-    restore_interrupted(course.journal(namespace), course.api)
-    if is_started(course, namespace):
-        _stop_pods(course.api, namespace)
-    course.api.delete("Namespace", namespace)
-    wait_gone(course, namespace, insist=insist)
+    with owned(course.journal(namespace), 0.0 if insist else BUSY_SECONDS) as is_ours:
+        if is_ours:  # its objects are about to go
+            restore_left(course.journal(namespace), course.api, objects=False)
+        elif not insist:
+            raise _being_checked(namespace)
+        if is_started(course, namespace):
+            _stop_pods(course.api, namespace)
+        course.api.delete("Namespace", namespace)
+        wait_gone(course, namespace, insist=insist)
+
+
+def _being_checked(namespace: str) -> KailabError:
+    return KailabError(
+        f"Namespace {namespace} is being checked already, from another terminal or notebook.",
+        why="Its checks disturb what is there, and put it back at their end.",
+        mend="wait until that check has ended, then the same command again",
+    )
 
 
 def _stop_pods(api: Api, namespace: str) -> None:
@@ -234,10 +258,9 @@ def finish(course: Course, lab: LabFolder) -> None:
         from cluster.gpu import control  # few labs borrow, and every command imports this module
 
         control.wait_as_described(course.api)
-    progress = Progress(course.workspace)
-    progress.lab(lab.number).started = False
-    progress.lab(lab.number).given = {}
-    progress.save()
+    with Progress.changed(course.workspace) as progress:
+        progress.lab(lab.number).started = False
+        progress.lab(lab.number).given = {}
 
 
 def reset(course: Course, lab: LabFolder) -> Path | None:
@@ -248,10 +271,9 @@ def reset(course: Course, lab: LabFolder) -> Path | None:
     if folder.exists():
         kept = folder.with_name(f"{folder.name}.before-reset-{datetime.now():%Y%m%d-%H%M%S}")
         folder.rename(kept)
-    progress = Progress(course.workspace)
-    best = progress.lab(lab.number)
-    progress.lab(lab.number).__dict__.update(LabProgress(best=best.best, passed=best.passed).__dict__)
-    progress.save()
+    with Progress.changed(course.workspace) as progress:
+        best = progress.lab(lab.number)
+        best.__dict__.update(LabProgress(best=best.best, passed=best.passed).__dict__)
     start(course, lab)
     return kept
 
@@ -274,12 +296,13 @@ def check(
     quick: bool = False, listen: Listener = lambda *_: None, keep_evidence: bool = True, throwaway: bool = False,
     leave_out: frozenset[str] = frozenset(), cancelled: threading.Event | None = None, turns: Turns | None = None,
 ) -> CheckedLab:  # fmt: skip
-    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read.
+    """Grade the live state of a lab. Raises KailabError when it isn't started or the cluster can't be read, and unless
+    quick also while somebody else grades it: their triggers would be taken for the student's work.
 
     `cancelled`, once set, ends every check with an error, after what a trigger had disturbed was put back.
     """
     where = namespace or lab.namespace
-    with observed(course, lab, where) as sources:
+    with contextlib.nullcontext() if quick else _alone(course, where), observed(course, lab, where) as sources:
         setting = Setting(
             where, course.workspace.state, course.cluster, given or {}, task, quick, leave_out, throwaway, turns
         )
@@ -287,6 +310,17 @@ def check(
         report = run.report()
     document = _evidence(lab, run, report, given or {})
     return CheckedLab(report, document, _keep_evidence(course, lab, document) if keep_evidence else None)
+
+
+@contextlib.contextmanager
+def _alone(course: Course, namespace: str) -> Iterator[None]:
+    """Be the one whose triggers may disturb a namespace. Raises KailabError when another one stays that."""
+    journal = course.journal(namespace)
+    with owned(journal, BUSY_SECONDS) as is_ours:
+        if not is_ours:
+            raise _being_checked(namespace)
+        restore_left(journal, course.api)
+        yield
 
 
 @contextlib.contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -47,6 +49,18 @@ class Progress:
         except (ValueError, KeyError, TypeError, AttributeError):
             self.set_aside = _unused(self._path.with_suffix(".broken.json"))
             self._path.replace(self.set_aside)
+
+    @classmethod
+    @contextmanager
+    def changed(cls, workspace: Workspace) -> Iterator[Progress]:
+        """The file as it is at this moment, saved at the end of the block; whoever else changes it waits so long."""
+        from filelock import FileLock  # whoever only reads need not wait for this import
+
+        workspace.state.mkdir(parents=True, exist_ok=True)
+        with FileLock(workspace.state / "progress.lock"):
+            progress = cls(workspace)
+            yield progress
+            progress.save()
 
     def lab(self, number: int) -> LabProgress:
         return self._labs.setdefault(number, LabProgress())

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 from checkers.lab import Sources
-from checkers.report.terminal import details, line
+from checkers.report.terminal import details, forgive, line
 from checkers.results import Outcome, Report
 from checkers.runner import Run, Setting
 from cluster.workspace import Workspace
@@ -27,6 +27,7 @@ def watch_lab(workspace: Workspace, lab: LabFolder, task: str, console: Console)
     Triggered checks are left to `kailab check`: they disturb what the student is working on.
     """
     report = None
+    forgive(console)
     with Course.opened(workspace) as course, observed(course, lab, lab.namespace) as sources:
         given = Progress(workspace).lab(lab.number).given
         setting = Setting(lab.namespace, workspace.state, course.cluster, given, task, quick=True)

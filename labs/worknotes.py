@@ -10,14 +10,16 @@ from pathlib import Path
 from checkers.manifests import read_folder
 from checkers.match import mismatches
 from cluster.api import Api, ApiError, Object
-from cluster.kinds import KINDS
+from cluster.errors import KailabError
+from cluster.kinds import KINDS, NoPath
 
 MOST_OBJECTS = 20
 MOST_NOTES = 4
 
 
 def notes(api: Api, folder: Path, namespace: str) -> list[str]:
-    """At most a few lines on files in `folder` that don't parse, go elsewhere, or differ from the cluster."""
+    """At most a few lines on files in `folder` that don't parse, go elsewhere, or differ from the cluster. Where that
+    can't be told there are none: nothing here is worth losing a report."""
     if not folder.is_dir():
         return []
     objects, problems = read_folder(folder)
@@ -40,10 +42,15 @@ def _note(api: Api, item: Object, namespace: str) -> str:
         return f"{title} goes to namespace {meta['namespace']}; this lab looks at {namespace}"
     try:
         live = api.get(known, str(meta["name"]), namespace if known.namespaced else "")
-    except ApiError:
+    except NoPath as wrong:
+        return f"no cluster takes {title}: {wrong.what}"
+    except KailabError:  # that the cluster doesn't answer is no matter of this file
         return ""
     if live is None:
-        refusal = _refusal(api, item, namespace)
+        try:
+            refusal = _refusal(api, item, namespace)
+        except KailabError:
+            return ""
         return f"the API server refuses {title}: {refusal}" if refusal else f"{title} was not applied yet"
     # What the API server keeps elsewhere (stringData) or writes in its own way can't be compared.
     wanted = {field: value for field, value in item.items() if field in ("spec", "data")}
@@ -52,8 +59,11 @@ def _note(api: Api, item: Object, namespace: str) -> str:
 
 
 def _refusal(api: Api, item: Object, namespace: str) -> str:
+    """Raises Unreachable."""
     try:
         api.create(item, namespace, dry_run=True)
-    except (ApiError, KeyError) as refused:
-        return str(refused)
+    except (ApiError, NoPath) as refused:
+        return refused.what
+    except (KeyError, TypeError, ValueError) as broken:  # what YAML can say and JSON can't
+        return str(broken)
     return ""

@@ -186,6 +186,7 @@ class CheckProgress:
     """
 
     def __init__(self, console: Console, titles: Sequence[tuple[str, str]]) -> None:
+        forgive(console)
         self._console, self._titles = console, dict(titles)
         self._lock = threading.Lock()
         self._running: dict[str, tuple[float, str]] = {}

@@ -33,22 +33,8 @@ T = TypeVar("T")
 ROOM_PREFIX = "grade-"  # of the names of all rooms
 RIGHTS_SECONDS = 10.0
 _PAUSES = (0.2, 0.5, 1.0, 2.0, 4.0)  # seconds, between tries of what the API server can't do at this moment
-_SERVERS_OWN = (
-    HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
-    HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
-)  # fmt: skip
-# The API server's words for what is not there yet in a new namespace, or not yet after its own restart ...
-_PASSING = ("status unknown for quota", "/default: serviceaccount", "not yet ready to handle request")
-# ... and for too many at once who count against one quota.
+# The API server's words for too many at once who count against one quota.
 _QUOTA_BUSY = f'cannot be fulfilled on resourcequotas "{NAME}'
-# With status 500 it also tells what is wrong with the object itself: a field or an amount (server-side apply,
-# kubernetes issue 139253), or its size (etcd and the connection to it, issue 112152).
-_OBJECTS_OWN = (
-    "failed to create typed patch object",
-    "failed to convert new",
-    "request is too large",
-    "larger than max",
-)
 
 
 @cache
@@ -131,9 +117,7 @@ def _passes(refused: ApiError, item: Object) -> bool:
     if refused.status == HTTPStatus.CONFLICT:
         insists = {"uid", "resourceVersion"} & item.get("metadata", {}).keys()
         return _QUOTA_BUSY in refused.what or (refused.reason == "Conflict" and not insists)
-    if refused.status == HTTPStatus.FORBIDDEN:
-        return any(words in refused.what for words in _PASSING)
-    return refused.status in _SERVERS_OWN and not any(words in refused.what for words in _OBJECTS_OWN)
+    return refused.is_servers_own
 
 
 def _wait_for_rights(api: Api, namespace: str) -> None:

@@ -231,6 +231,17 @@ def test_progress_tells_what_is_done_what_runs_and_what_it_waits_for() -> None:
     assert "\x1b" not in running
 
 
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_progress_line_that_is_cut_breaks_no_terminal(encoding: str) -> None:
+    raw = io.BytesIO()
+    file = io.TextIOWrapper(raw, encoding=encoding, write_through=True)
+    console = Console(file=file, width=40, force_terminal=True, color_system=None)
+    with CheckProgress(console, [("ready", "All replicas are available")]) as progress:
+        progress.started("ready")
+        progress.say("ready", "waiting: two of three replicas are available, and the third is pending")
+    assert "1 checks" in raw.getvalue().decode(encoding)
+
+
 # as a document
 
 

@@ -16,6 +16,7 @@ from checkers import runner
 from checkers.declare import CannotTell, Checks, Fail
 from checkers.evidence import Tape, pack, unpack
 from checkers.lab import Lab, Sources
+from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.runner import Run, Setting
 from checkers.spec import CheckSpec, LabSpec, TaskSpec
@@ -60,9 +61,12 @@ class FakeApi:
 
     def __init__(self, events: Callable[[], list[dict[str, Any]]] = list) -> None:
         self.done: list[tuple[Any, ...]] = []
+        self.closed: list[str] = []
         self._events = events
 
     def list(self, kind: str, namespace: str = "", **selectors: str) -> tuple[list[dict[str, Any]], str]:
+        if (kind, selectors) == ("Node", {"fieldSelector": "spec.unschedulable=true"}):
+            return [{"metadata": {"name": name}} for name in self.closed], "1"
         assert kind == "Event"
         return self._events(), "1"
 
@@ -463,6 +467,37 @@ def test_a_holding_check_must_hold_over_its_whole_window(
     assert (result(report).seconds >= 0.1) is (outcome is PASS)
 
 
+BUSY = ApiError(429, "TooManyRequests", "too many requests")
+LATE = ApiError(500, "InternalError", "resource quota evaluation timed out")
+QUOTA = ApiError(403, "Forbidden", "exceeded quota: gpus")
+
+
+@pytest.mark.parametrize(("refusals", "outcome", "observed"), [
+    ([], PASS, ""), ([QUOTA], FAIL, QUOTA.what), ([BUSY, LATE], PASS, ""), ([LATE, QUOTA], FAIL, QUOTA.what),
+    ([BUSY] * 9, ERROR, "the API server can't do its work at this moment: too many requests"),
+])  # fmt: skip
+def test_the_api_servers_own_troubles_are_no_refusal_of_an_object(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, refusals: list[ApiError], outcome: Outcome, observed: str
+) -> None:
+    left = list(refusals)
+
+    def apply(*_: Any, **__: Any) -> None:
+        if left:
+            raise left.pop(0)
+
+    monkeypatch.setattr("checkers.lab.DRY_RUN_PAUSES", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(FakeApi, "apply", apply, raising=False)
+    checks = Checks()
+
+    @checks.once("a")
+    def _(lab: Lab) -> None:
+        if said := lab.dry_run({"kind": "Pod", "metadata": {"name": "one-more"}}):
+            raise Fail(said)
+
+    found = result(bench(checks, lab_with(one="a")))
+    assert (found.outcome, found.observed) == (outcome, observed)
+
+
 # triggers put back what they disturb
 
 
@@ -481,6 +516,42 @@ def test_a_trigger_leaves_no_node_cordoned_however_it_ends(bench: Bench, end: An
         ("Node", "worker", {"spec": {"unschedulable": None}}),
     ]
     assert not list(bench.state.rglob("*.json"))  # the journal is done with
+
+
+def test_a_node_that_was_closed_before_stays_so(bench: Bench) -> None:
+    bench.api.closed = ["mine"]
+    checks = Checks()
+    checks.trigger("a")(lambda lab: lab.cordon("mine", "cpu"))
+    assert outcomes(bench(checks, lab_with(one="a"))) == {"a": PASS}
+    opened = [name for _, name, patch in bench.api.done if patch["spec"]["unschedulable"] is None]
+    assert opened == ["cpu"]
+
+
+def test_who_gets_the_turn_on_the_nodes_opens_those_of_a_killed_run(bench: Bench) -> None:
+    Restorer(bench.state / "restore" / "lab-05.json", "lab-05").cordons("worker")
+    checks, world = Checks(), World()
+    checks.trigger("a", exclusive=True)(passing)
+    bench(checks, lab_with(one="a"), world)
+    assert bench.api.done == [("Node", "worker", {"spec": {"unschedulable": None}})]
+    assert world.refreshed == 1  # so that nobody takes it for closed before
+
+
+def test_a_gpu_that_was_broken_before_stays_so(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    annotations = {"fault.gpu.kailab.dev/2": "ecc"}
+    node = {"metadata": {"name": "gpu-a", "annotations": annotations}, "spec": {}}
+    monkeypatch.setattr(FakeApi, "get", lambda *_: node, raising=False)
+    healed: list[Any] = []
+    monkeypatch.setattr("cluster.gpu.control.fault", lambda *_: None)
+    monkeypatch.setattr("cluster.gpu.control.heal", lambda _, where: healed.append(str(where)))
+    checks = Checks()
+
+    @checks.trigger("a")
+    def _(lab: Lab) -> None:
+        lab.break_gpu("gpu-a/1", "xid=79")
+        lab.break_gpu("gpu-a/2", "xid=79")
+
+    assert outcomes(bench(checks, lab_with(one="a"))) == {"a": PASS}
+    assert healed == ["gpu-a/1"]
 
 
 @pytest.mark.timeout(20)
@@ -507,6 +578,117 @@ def test_a_deed_that_the_cluster_refuses_is_an_error(bench: Bench) -> None:
     checks.trigger("a")(lambda lab: lab.act("delete pod api", refuse))
     found = result(bench(checks, lab_with(one="a")))
     assert (found.outcome, found.observed) == (ERROR, "delete pod api: you may not")
+
+
+class Slow:
+    """A restorer that takes its time."""
+
+    seconds = 0.6
+
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def protect(self, objects: Iterable[dict[str, Any]]) -> None:
+        assert [item["kind"] for item in objects] in ([], ["Deployment"])
+
+    def restore(self, *_: Any, **__: Any) -> None:
+        time.sleep(self.seconds)
+
+
+@pytest.mark.parametrize(("end", "outcome"), [(passing, PASS), (failing, FAIL)])
+def test_what_putting_back_takes_is_not_the_checks_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, end: Any, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    checks = Checks()
+    checks.trigger("a", seconds=0.1)(end)
+    assert result(bench(checks, lab_with(one="a"))).outcome is outcome
+
+
+def test_a_putting_back_that_hangs_is_named(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "PUT_BACK_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    checks = Checks()
+    checks.trigger("a", seconds=0.1)(passing)
+    found = result(bench(checks, lab_with(one="a")))
+    assert (found.outcome, found.observed) == (ERROR, "what the check disturbed was not put back within 0 s")
+
+
+def test_deeds_are_noted_one_by_one(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed run has done is known from its journal, so that nothing else is taken back for it."""
+    noted: list[tuple[Any, bool]] = []
+    pod = ready("other") | {"spec": {}}
+
+    def look() -> None:
+        (journal,) = bench.state.rglob("*.json")
+        document = json.loads(journal.read_text())
+        noted.append((document["made"], document["acting"]))
+
+    def delete(api: Any) -> None:
+        look()
+        api.delete("Pod", "other", NAMESPACE)
+
+    def there(*_: Any) -> Any:
+        return None if bench.api.done else pod
+
+    monkeypatch.setattr(FakeApi, "get", there, raising=False)
+    checks = Checks()
+
+    @checks.trigger("a", disturbs=("Pod",))
+    def _(lab: Lab) -> None:
+        look()
+        lab.act("delete pod other", delete)
+        look()
+
+    bench(checks, lab_with(one="a"), World([pod]))
+    assert noted == [({"Pod/other": 0}, False), ({"Pod/other": 0}, True), ({"Pod/other": None}, False)]
+
+
+@pytest.mark.parametrize(("min_ready", "outcome"), [(0, FAIL), (1, PASS)])
+def test_a_trigger_waits_as_long_as_what_it_disturbs_asks_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, min_ready: int, outcome: Outcome
+) -> None:
+    monkeypatch.setattr(runner, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(runner, "Restorer", Slow)
+    deployment = {"kind": "Deployment", "metadata": {"name": "api"},
+                  "spec": {"minReadySeconds": min_ready, "replicas": 3}}  # fmt: skip
+    monkeypatch.setattr(World, "view", lambda self: {"Pod": (), "Node": (), "Deployment": (deployment,)})
+    checks = Checks()
+
+    @checks.trigger("a", disturbs=("Deployment",), seconds=0.2)
+    def _(lab: Lab) -> None:
+        began = lab.now()
+
+        def rolled_out() -> None:
+            if lab.now() - began < 1:
+                raise Fail("the new pods are not available yet")
+
+        lab.until(3, rolled_out)
+
+    assert result(bench(checks, lab_with(one="a", seconds=0.3))).outcome is outcome
+
+
+@pytest.mark.parametrize("lost", [Unreachable("no answer", why="timeout"), ApiError(500, "InternalError", "etcd")])
+@pytest.mark.parametrize(("times", "guard"), [(1, PASS), (9, ERROR)])
+def test_an_api_server_that_is_away_after_the_triggers_costs_only_the_safeguards(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lost: Any, times: int, guard: Outcome
+) -> None:
+    monkeypatch.setattr(runner, "REFRESH_PAUSES", (0.0, 0.0))
+
+    class Lost(World):
+        def refresh(self) -> None:
+            super().refresh()
+            if self.refreshed <= times:
+                raise lost
+
+    checks = Checks()
+    checks.once("a")(passing)
+    checks.trigger("b")(failing)
+    checks.once("guard", safeguard=True)(passing)
+    report = bench(checks, lab_with(one="a b guard"), Lost())
+    assert outcomes(report) == {"a": PASS, "b": FAIL, "guard": guard}
+    assert result(report, "guard").observed == (lost.what if guard is ERROR else "")
 
 
 # evidence

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -285,3 +286,31 @@ def test_the_shell_lines_survive_a_path_with_a_quote(home: Path) -> None:
     )
     assert done.stderr == ""
     assert done.stdout == str(home / "kubeconfig")
+
+
+WAITING = """
+import sys, time
+from labs import cli
+def wait():
+    print("begun", flush=True)
+    try:
+        time.sleep(20)
+    finally:
+        print("put back", flush=True)
+cli.app = wait
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_and_a_plain_kill_are_like_ctrl_c(number: signal.Signals) -> None:
+    def as_usual() -> None:  # whoever runs these tests under nohup hands on that it is ignored
+        signal.signal(number, signal.SIG_DFL)
+
+    with subprocess.Popen([sys.executable, "-c", WAITING], cwd=catalog.LABS.parent, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL, preexec_fn=as_usual) as run:  # fmt: skip
+        assert run.stdout is not None
+        assert run.stdout.readline() == "begun\n"
+        run.send_signal(number)
+        assert run.stdout.read() == "put back\n"
+    assert run.returncode not in (-number, 0)

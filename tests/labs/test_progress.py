@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,21 @@ def test_as_many_hints_are_promised_as_there_are_to_come(saw: list[str]) -> None
     assert hints_left(lab, LabProgress(saw={"run": saw})) == {"run": len(climbed(saw))}
     taken = climbed(saw)
     assert hints_left(lab, LabProgress(saw={"run": saw}, shown={"run": taken})) == {"run": 0}
+
+
+def test_what_others_note_while_one_changes_the_file_is_kept(workspace: Workspace) -> None:
+    begun = threading.Event()
+
+    def check() -> None:
+        begun.wait(5)
+        with Progress.changed(workspace) as progress:
+            progress.record(report(P, P), "2026-01-01")
+
+    other = threading.Thread(target=check)
+    other.start()
+    with Progress.changed(workspace) as progress:
+        begun.set()
+        other.join(0.2)  # it waits, and reads what was saved here
+        progress.lab(6).started = True
+    other.join(5)
+    assert (Progress(workspace).lab(6).started, Progress(workspace).lab(6).best) == (True, 4.0)
