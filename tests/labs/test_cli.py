@@ -292,8 +292,8 @@ WAITING = """
 import sys, time
 from labs import cli
 def wait():
-    print("begun", flush=True)
     try:
+        print("begun", flush=True)
         time.sleep(20)
     finally:
         print("put back", flush=True)
