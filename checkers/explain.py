@@ -9,7 +9,7 @@ from typing import Any
 
 from checkers import explain_gpus, spreading
 from checkers.scheduling import refusals, requests
-from checkers.workloads import condition, is_ready
+from checkers.workloads import condition, has_ended, is_ready, seen_at
 from cluster.api import Object
 
 _CODES = {
@@ -64,7 +64,7 @@ def explain(facts: Facts) -> list[Reason]:
     if pod["metadata"].get("deletionTimestamp"):
         return [_leaving(pod)]
     found = [*_refused(facts), *_failed(facts), *_lost(facts)]
-    if not _has_ended(pod):  # by then its claims are given back
+    if not has_ended(pod):  # by then its claims are given back
         found = [*_claims(facts), *_devices(facts), *found]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
@@ -73,10 +73,6 @@ def explain(facts: Facts) -> list[Reason]:
     if not found:
         found += _as_a_whole(facts)
     return found
-
-
-def _has_ended(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
 
 
 def _refused(facts: Facts) -> Iterator[Reason]:
@@ -339,7 +335,7 @@ def _failed(facts: Facts) -> Iterator[Reason]:
 
 def _lost(facts: Facts) -> Iterator[Reason]:
     """Its node doesn't answer: then what the pod's status says is old."""
-    if is_ready(facts.pod) or _has_ended(facts.pod):
+    if is_ready(facts.pod) or has_ended(facts.pod):
         return
     for node in facts.nodes:
         name, ready = node["metadata"]["name"], condition(node, "Ready")
@@ -395,12 +391,6 @@ def _events_of(facts: Facts, container: str, reason: str, word: str) -> list[Obj
 
 def _event(event: Object) -> str:
     return f"event {event.get('reason')}: {event.get('message', '')}"
-
-
-def seen_at(event: Object) -> str:
-    """When it was seen last, as it stands there: such times sort as text."""
-    series = (event.get("series") or {}).get("lastObservedTime")
-    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _describe(facts: Facts) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from checkers.explain import Reason, seen_at
-from checkers.workloads import condition
+from checkers.explain import Reason
+from checkers.workloads import condition, seen_at
 from cluster.api import Object
 
 _ENDS = ("Complete", "Failed", "SuccessCriteriaMet", "FailureTarget")  # a Job with one of these makes no more pods

@@ -15,9 +15,9 @@ from checkers.evidence import Tape
 from checkers.observe import Observation
 from checkers.prober import Prober
 from checkers.restore import Restorer
-from checkers.workloads import is_owned
+from checkers.workloads import is_owned, seen_at
 from cluster import cordons
-from cluster.api import Api, ApiError, Object, Unreachable
+from cluster.api import Api, ApiError, Object, Unreachable, patiently
 
 T = TypeVar("T")
 # What a controller has yet to see (a node's new label, a Secret just made) looks hopeless for a moment.
@@ -141,7 +141,7 @@ class Lab:
             return [_lean_event(event) for event in found]
 
         found: list[Object] = self._ask(f"events {item['kind']}/{item['metadata']['name']}", ask)
-        return sorted(found, key=_last_seen)
+        return sorted(found, key=seen_at)
 
     def http(self, url: str, *, method: str = "GET", body: str | None = None, timeout: float = 3.0,
              headers: Mapping[str, str] | None = None) -> HttpAnswer:  # fmt: skip
@@ -193,19 +193,20 @@ class Lab:
         """
 
         def ask() -> str:
-            said = ""
-            for pause in (*DRY_RUN_PAUSES, 0.0):
-                try:
-                    self._live.api.apply(item, self.namespace, dry_run=True)
-                except ApiError as refused:
-                    said = refused.what
-                    if not refused.is_servers_own:
-                        return said
-                else:
-                    return ""
-                self._cancelled.wait(pause)
-                self._stop_if_cancelled()
-            raise CannotTell(f"the API server can't do its work at this moment: {said}")
+            try:
+                patiently(
+                    lambda: self._live.api.apply(item, self.namespace, dry_run=True),
+                    lambda refused: refused.is_servers_own, DRY_RUN_PAUSES, pause,
+                )  # fmt: skip
+            except ApiError as refused:
+                if refused.is_servers_own:
+                    raise CannotTell(f"the API server can't do its work at this moment: {refused.what}") from None
+                return refused.what
+            return ""
+
+        def pause(seconds: float) -> None:
+            self._cancelled.wait(seconds)
+            self._stop_if_cancelled()
 
         return str(self._ask(f"dry-run {item['kind']}/{item['metadata']['name']}", ask))
 
@@ -412,11 +413,6 @@ class Traffic:
 def _has_labels(item: Object, wanted: Mapping[str, str]) -> bool:
     own = item["metadata"].get("labels") or {}
     return all(own.get(name) == value for name, value in wanted.items())
-
-
-def _last_seen(event: Object) -> str:
-    series = event.get("series") or {}
-    return str(series.get("lastObservedTime") or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def _lean_event(event: Object) -> Object:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from checkers.workloads import is_owned
+from checkers.workloads import ROLLED, is_leaving, is_owned, patience
 from cluster import cordons
 from cluster.api import Api, ApiError, Object, Unreachable
 from cluster.errors import KailabError
@@ -26,7 +26,6 @@ LOOK_EVERY = 0.1
 SERVER_FIELDS = ("uid", "resourceVersion", "creationTimestamp", "generation", "managedFields", "deletionTimestamp",
                  "deletionGracePeriodSeconds", "selfLink")  # fmt: skip
 _JOB_LABELS = ("controller-uid", "job-name")
-_ROLLED = ("Deployment", "StatefulSet")
 LONGEST_PATIENCE = 300.0  # a student may ask for more than anybody waits
 _NEVER_PATCHED = ("ReplicaSet", "Pod", "Job")
 
@@ -117,7 +116,7 @@ class Restorer:
 
     def protect(self, objects: Iterable[Object]) -> None:
         """Remember objects as they are now, before anything is done to them. What is leaving already may go."""
-        staying = [item for item in objects if not _is_leaving(item)]
+        staying = [item for item in objects if not is_leaving(item)]
         self._objects.extend(staying)
         if self._made is not None:
             self._made |= {_key(item): _generation(item) for item in staying if not _is_made_by_others(item)}
@@ -149,7 +148,7 @@ class Restorer:
     def _present(self, api: Api, was: Object) -> Object | None:
         """The very same object as it is now, unless it is gone or about to go."""
         found = api.get(was["kind"], was["metadata"]["name"], self._namespace)
-        if found is None or _is_leaving(found) or found["metadata"].get("uid") != was["metadata"].get("uid"):
+        if found is None or is_leaving(found) or found["metadata"].get("uid") != was["metadata"].get("uid"):
             return None
         return found
 
@@ -247,7 +246,7 @@ class Restorer:
 
     def _is_there_anew(self, api: Api, was: Object) -> bool:
         found = api.get(was["kind"], was["metadata"]["name"], self._namespace)
-        return found is not None and not _is_leaving(found)
+        return found is not None and not is_leaving(found)
 
     def _is_untouched(self, api: Api, deployment: Object) -> bool:
         if not self._was_killed:
@@ -266,7 +265,7 @@ class Restorer:
                 self._write()
             api.delete(kind, name, namespace)
             present = None
-        if present is None or _is_leaving(present):
+        if present is None or is_leaving(present):
             if _is_made_by_others(was):
                 return False
             _wait_gone(api, namespace, kind, name)
@@ -284,10 +283,6 @@ def _key(item: Object) -> str:
 
 def _generation(item: Object) -> int:
     return int(item["metadata"].get("generation") or 0)
-
-
-def _is_leaving(item: Object) -> bool:
-    return bool(item["metadata"].get("deletionTimestamp"))
 
 
 def _is_made_by_others(item: Object) -> bool:
@@ -318,17 +313,11 @@ class _Failures:
             raise self._found[0]
 
 
-def patience(item: Object) -> float:
-    """Seconds that a workload's own spec asks to be waited while all its pods are replaced; no fault of anybody's."""
-    spec = item.get("spec") or {}
-    return float((spec.get("minReadySeconds") or 0) * (spec.get("replicas") or 0)) if item["kind"] in _ROLLED else 0.0
-
-
 def _is_there(api: Api, namespace: str, failures: _Failures) -> bool:
     """Whether the namespace is, to stay: in no other can its objects be put back."""
     with failures.kept():
         found = api.get("Namespace", namespace)
-        return found is not None and "deletionTimestamp" not in found["metadata"]
+        return found is not None and not is_leaving(found)
     return False
 
 
@@ -399,7 +388,7 @@ def _fresh(was: Object) -> Object:
 
 def _wait_settled(api: Api, namespace: str, was: Object) -> None:
     """Until a workload has as many available replicas as it had before; others settle at once."""
-    if was["kind"] not in _ROLLED:
+    if was["kind"] not in ROLLED:
         return
     wanted = was.get("status", {}).get("availableReplicas", 0)
     deadline = time.monotonic() + SETTLE_SECONDS + min(patience(was), LONGEST_PATIENCE)

@@ -16,9 +16,10 @@ from checkers.declare import CannotTell, Check, Checks, Fail, Timing
 from checkers.enrich import own_words
 from checkers.evidence import Tape
 from checkers.lab import Lab, Sources
-from checkers.restore import LONGEST_PATIENCE, Restorer, patience, restore_nodes
+from checkers.restore import LONGEST_PATIENCE, Restorer, restore_nodes
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
+from checkers.workloads import patience
 from cluster.api import ApiError, Unreachable
 from cluster.errors import KailabError
 from cluster.files import is_full

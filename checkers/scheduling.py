@@ -12,6 +12,7 @@ from typing import Any
 
 from checkers import quantity
 from checkers.selectors import holds, in_words
+from checkers.workloads import has_ended
 from cluster import cordons
 from cluster.api import Object
 
@@ -31,7 +32,7 @@ def refusals(pod: Object, node: Object, pods_there: Iterable[Object]) -> list[st
     if not _is_ready(node):
         found.append("the node is not Ready")
     found += labels_against(pod, node)
-    found += _room(pod, node, [other for other in pods_there if not _has_ended(other)])
+    found += _room(pod, node, [other for other in pods_there if not has_ended(other)])
     return found
 
 
@@ -148,7 +149,3 @@ def _taint(taint: Mapping[str, Any]) -> str:
 
 def _is_ready(node: Object) -> bool:
     return any(c["type"] == "Ready" and c["status"] == "True" for c in node.get("status", {}).get("conditions", []))
-
-
-def _has_ended(pod: Object) -> bool:
-    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")

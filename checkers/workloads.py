@@ -7,6 +7,8 @@ from typing import Any
 from checkers.declare import Fail
 from cluster.api import Object
 
+ROLLED = ("Deployment", "StatefulSet")  # what replaces its pods one after the other
+
 
 def condition(item: Object, kind: str) -> dict[str, Any]:
     """A status condition by type; empty when there is none."""
@@ -21,6 +23,17 @@ def is_ready(pod: Object) -> bool:
 
 def is_leaving(item: Object) -> bool:
     return bool(item["metadata"].get("deletionTimestamp"))
+
+
+def has_ended(pod: Object) -> bool:
+    """Whether all its containers have ended for good: then it holds nothing of its node any more."""
+    return pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+
+
+def seen_at(event: Object) -> str:
+    """When it was seen last, as it stands there: such times sort as text."""
+    series = (event.get("series") or {}).get("lastObservedTime")
+    return str(series or event.get("lastTimestamp") or event.get("eventTime") or "")
 
 
 def is_owned(item: Object, owners: set[str]) -> bool:
@@ -83,6 +96,12 @@ def require_rolled_out(deployment: Object, replicas: int) -> None:
     if not updated == total == available == replicas:
         raise Fail(f"{available} available, {updated} updated, {total} in all", expected=expected, about=deployment,
                    hint="not-ready")  # fmt: skip
+
+
+def patience(item: Object) -> float:
+    """Seconds that a workload's own spec asks to be waited while all its pods are replaced; no fault of anybody's."""
+    spec = item.get("spec") or {}
+    return float((spec.get("minReadySeconds") or 0) * (spec.get("replicas") or 0)) if item["kind"] in ROLLED else 0.0
 
 
 def claim_names(pod: Object) -> dict[str, str]:

@@ -9,12 +9,12 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, unquote, urlencode
 
 import urllib3
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from websocket import WebSocket
 
 Object = dict[str, Any]
+T = TypeVar("T")
 QUIET_SECONDS = 10  # of a watch, before it is asked for anew: its API server may be gone
 TIMEOUT = urllib3.Timeout(connect=3, read=15)
 APPLY = "application/apply-patch+yaml"
@@ -34,8 +35,6 @@ MERGE = "application/merge-patch+json"
 JSON_PATCH = "application/json-patch+json"
 FIELD_MANAGER = "kailab"
 EXEC_PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")  # each message's first byte names its stream
-
-
 _SERVERS_OWN = (
     HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.BAD_GATEWAY,
     HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT,
@@ -378,6 +377,23 @@ def _unreachable(target: Target, failed: Exception) -> Unreachable:
         f"The cluster's API server does not answer ({target.server}).",
         why=str(getattr(failed, "reason", None) or failed)[:300], mend=target.mend,
     )  # fmt: skip
+
+
+def patiently(
+    ask: Callable[[], T], passes: Callable[[ApiError], bool], pauses: Iterable[float], wait: Callable[[float], object]
+) -> T:  # fmt: skip
+    """The answer, asked for again after each of the pauses (seconds) while a refusal is one that passes by itself.
+
+    Raises the last ApiError.
+    """
+    for pause in pauses:
+        try:
+            return ask()
+        except ApiError as refused:
+            if not passes(refused):
+                raise
+        wait(pause)
+    return ask()
 
 
 def connect(kubeconfig: Path, context: str = "") -> Api:

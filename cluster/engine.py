@@ -93,18 +93,15 @@ class Engine:
         self.run("build", "--tag", full_name(tag), *label, *args, context,
                  log=log, env=self.env, timeout=timeout, tied=True)  # fmt: skip
 
-    def image_names(self) -> list[str]:
-        """All that have one, in full."""
-        return self._names()
-
-    def _names(self, *options: str) -> list[str]:
+    def image_names(self, *options: str) -> list[str]:
+        """All that have one, in full; `options` choose among them, as those of `image ls`."""
         listed = self.run("image", "ls", *options, "--format", "{{.Repository}}:{{.Tag}}").stdout.split()
         return [full_name(name) for name in listed if "<none>" not in name]
 
     def images_made(self) -> list[str]:
         """The names of the images that kailab has made here; not those that others built upon them or called alike."""
         asked = ("image", "inspect", "--format", f'{{{{index .Config.Labels "{IMAGE_LABEL}"}}}}')
-        labelled = self._names("--filter", f"label={IMAGE_LABEL}")
+        labelled = self.image_names("--filter", f"label={IMAGE_LABEL}")
         return [name for name in labelled if self.run(*asked, name, check=False).stdout.strip() == name]
 
     def save(self, names: Sequence[str], target: Path | str, log: Path | None = None) -> None:

@@ -336,7 +336,7 @@ def _roll_out(lab: Lab, image: str, *, until_done: bool) -> dict[str, Any]:
     before = {pod["metadata"]["uid"] for pod in lab.pods_of(deployment)}
     index = workloads.index_of_image(deployment, lab.names["image"])
     path = f"/spec/template/spec/containers/{index}/image"
-    patience = deployment["spec"].get("minReadySeconds", 0) * replicas  # asked for, and no fault
+    patience = workloads.patience(deployment)
 
     def set_image(to: str) -> Any:
         patch = [{"op": "replace", "path": path, "value": to}]

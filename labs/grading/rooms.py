@@ -7,11 +7,11 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from http import HTTPStatus
 from typing import TypeVar
 
-from cluster.api import Api, ApiError, Busy, Object
+from cluster.api import Api, ApiError, Busy, Object, patiently
 from cluster.kinds import KINDS, NoPath
 from labs import lifecycle
 from labs.catalog import Borrowed, LabFolder, read_manifests
@@ -98,18 +98,16 @@ def _patiently(ask: Callable[[], T], item: Object | None = None) -> T:
 
     `item` is the object that may be to blame for a refusal, if it is a student's.
     """
-    said = ""
-    for pause in (*_PAUSES, 0.0):
-        try:
-            return ask()
-        except ApiError as refused:
-            if not _passes(refused, item or {}):
-                raise
-            said = refused.what
-        time.sleep(pause)
-    raise Busy(
-        f"The API server can't do its work at this moment: {said}", mend="kailab status, then the same command again"
-    )
+    passes = partial(_passes, item=item or {})
+    try:
+        return patiently(ask, passes, _PAUSES, time.sleep)
+    except ApiError as refused:
+        if not passes(refused):
+            raise
+        raise Busy(
+            f"The API server can't do its work at this moment: {refused.what}",
+            mend="kailab status, then the same command again",
+        ) from None
 
 
 def _passes(refused: ApiError, item: Object) -> bool:
