@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ task_option = click.option("--task", "-t", default="", help="only this task")
 json_option = click.option("--json", "as_json", is_flag=True, help="one JSON document on stdout (checkers/schema.json)")
 AnyPath = click.Path(path_type=Path)
 INTERRUPTED = 130
+ECHO_SECONDS = 2.0
 AT_FAULT = 2  # exit status: the checker or the cluster, not the student's work
 
 
@@ -417,9 +419,17 @@ def _lab(number: int) -> LabFolder:
     return lab_numbered(number)
 
 
-def _interrupt(number: int, _frame: object) -> None:
-    signal.signal(number, signal.SIG_IGN)  # shells send it a second time, in the middle of the putting back
-    raise KeyboardInterrupt
+class _Interrupt:
+    """Handles a signal as Ctrl-C is handled; shells may send one twice, which must not end the putting back."""
+
+    def __init__(self) -> None:
+        self._last = float("-inf")
+
+    def __call__(self, number: int, _frame: object) -> None:
+        now = time.monotonic()
+        is_echo, self._last = now - self._last < ECHO_SECONDS, now
+        if not is_echo:
+            raise KeyboardInterrupt
 
 
 def main() -> None:
@@ -427,9 +437,10 @@ def main() -> None:
 
     A closed terminal and a plain `kill` are like Ctrl-C: what a check has disturbed is put back.
     """
+    interrupt = _Interrupt()
     for number in (signal.SIGHUP, signal.SIGTERM):
         if signal.getsignal(number) is signal.SIG_DFL:  # under nohup one is ignored, and stays so
-            signal.signal(number, _interrupt)
+            signal.signal(number, interrupt)
     try:
         app()
     except SystemExit as leaving:

@@ -141,8 +141,14 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
             ]
             split = lanes(lab.manifests("solution"), kept, wanted)
             parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
-            for running in parts:
-                running.result()
+            try:
+                for running in parts:
+                    running.result()
+            except KeyboardInterrupt:
+                for waiting in parts:
+                    waiting.cancel()
+                console.print(Text("Stopping: what has begun is ended and tidied up first, which may take a minute."))
+                raise
         with ThreadPoolExecutor(1) as gate.closing:
             gate.is_alone = True
             for again in dict.fromkeys(gate.again.values()):

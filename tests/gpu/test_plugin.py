@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import threading
 import time
 from collections import Counter
@@ -32,6 +33,7 @@ class Kubelet:
         self.folder = folder
         self.requests: queue.Queue[Any] = queue.Queue()
         self.called_back = threading.Event()
+        self.connected: set[str] = set()
         self.start()
 
     def start(self) -> None:
@@ -46,14 +48,18 @@ class Kubelet:
     def restart(self) -> None:
         """As the real one: all sockets in the folder vanish, then its own appears."""
         self.stop()
-        for socket in self.folder.glob("*.sock"):
-            socket.unlink()
+        for path in self.folder.glob("*.sock"):
+            path.unlink()
+        self.connected.clear()
         self.start()
 
     def Register(self, request: Any, context: Any) -> Any:
+        if request.endpoint in self.connected:
+            context.abort(grpc.StatusCode.UNKNOWN, f"device plugin already connected: {request.endpoint}")
         with grpc.insecure_channel(f"unix://{self.folder}/{request.endpoint}") as channel:
             options = SERVICES.DevicePluginStub(channel).GetDevicePluginOptions(MESSAGES.Empty(), timeout=2)
             assert options.get_preferred_allocation_available
+        self.connected.add(request.endpoint)
         self.requests.put(request)
         return MESSAGES.Empty()
 
@@ -127,20 +133,33 @@ def test_a_removed_socket_is_served_again(bench: Callable[..., Bench]) -> None:
     assert made.allocate(FOUR[0].uuid)
 
 
-def test_started_twice_the_newer_one_serves(bench: Callable[..., Bench], tmp_path: Path) -> None:
+def test_a_second_one_registers_while_the_kubelet_still_listens_to_the_first(
+    bench: Callable[..., Bench], tmp_path: Path
+) -> None:
     first = bench()
-    first.kubelet.requests.get(timeout=5)
-    given: list[list[str]] = []
-    plugin = Plugin(
-        "nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda ids: (given.append([*ids]), Edits())[1]
-    )
-    second = PluginServer(plugin, tmp_path)
+    earlier = first.kubelet.requests.get(timeout=5).endpoint
+    second = PluginServer(Plugin("nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda _: Edits()), tmp_path)
     assert second.ensure()
-    first.kubelet.requests.get(timeout=5)
-    first.allocate(FOUR[2].uuid)
-    assert given == [[FOUR[2].uuid]]
-    assert first.prepared == []
+    assert first.kubelet.requests.get(timeout=5).endpoint == second.socket.name != earlier
+    assert not first.server.ensure()
+    assert not second.ensure()
+    first.server.end()
+    assert not first.server.socket.exists()
+    assert second.socket.exists()
     second.end()
+
+
+def test_the_socket_of_an_agent_that_was_killed_is_removed(tmp_path: Path) -> None:
+    left, other = tmp_path / "kailab-nvidia.com-gpu-abc123.sock", tmp_path / "kailab-nvidia.com-gpu.shared-abc123.sock"
+    for path in (left, other):
+        with socket.socket(socket.AF_UNIX) as raw:
+            raw.bind(str(path))
+    made = Bench(tmp_path)
+    made.server.ensure()
+    assert not left.exists()
+    assert other.exists()
+    assert made.server.socket.exists()
+    made.close()
 
 
 def test_without_a_kubelet_nothing_happens(tmp_path: Path) -> None:

@@ -150,6 +150,17 @@ def test_a_new_agent_is_waited_for_and_told_what_is_held(node: Callable[..., Nod
     assert made.silicon.reading(A).used == 3000
 
 
+def test_an_agent_that_goes_late_leaves_the_socket_of_the_next_one(node: Callable[..., Node]) -> None:
+    made = node()
+    made.gpu.allocate(3000)
+    old = made.server
+    made.silicon = Silicon(T4S)
+    made.start()  # as after `kubectl delete pod --force`: the new one is there before the old one has ended
+    old.close()
+    assert made.gpu.run(0.01) > 0
+    assert made.silicon.reading(A).used == 3000
+
+
 def test_a_gpu_that_left_the_fleet_is_lost_to_its_holder(node: Callable[..., Node]) -> None:
     made = node(A, B)
     made.gpu.devices()

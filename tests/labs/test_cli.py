@@ -314,3 +314,16 @@ def test_a_closed_terminal_and_a_plain_kill_are_like_ctrl_c(number: signal.Signa
         run.send_signal(number)
         assert run.stdout.read() == "put back\n"
     assert run.returncode not in (-number, 0)
+
+
+def test_a_second_kill_ends_the_putting_back_unless_it_is_the_first_ones_echo(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.0
+    monkeypatch.setattr(cli.time, "monotonic", lambda: now)
+    interrupt = cli._Interrupt()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(signal.SIGTERM, None)
+    now += 0.1
+    interrupt(signal.SIGTERM, None)
+    now += cli.ECHO_SECONDS + 1
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(signal.SIGTERM, None)

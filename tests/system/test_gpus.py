@@ -284,6 +284,9 @@ def test_pods_keep_their_gpus_while_the_agent_is_replaced(api: Api, namespace: s
     assert pod["status"]["containerStatuses"][0]["restartCount"] == 0
     steps = api.proxy("GET", "steady", namespace, 8000, "status")["steps"]
     eventually(lambda: api.proxy("GET", "steady", namespace, 8000, "status")["steps"] > steps)
+    api.create(gpu_pod("second", node="gpu-b", image=BUSYBOX), namespace)
+    running(api, namespace, "second")
+    assert [found["problems"] for found in control.statuses(api) if found["node"] == "gpu-b"] == [[]]
 
 
 def test_a_restarted_kubelet_gets_its_plugin_back(

@@ -6,8 +6,11 @@ Source of the protocol: kubernetes.io/docs/concepts/extend-kubernetes/compute-st
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import logging
+import secrets
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -152,12 +155,18 @@ def _spread(free: Sequence[str], used: Sequence[str], size: int) -> list[str]:
 
 
 class PluginServer:
-    """A plugin on its socket, registered with the kubelet, and again whenever the kubelet was restarted."""
+    """A plugin on its socket, registered with the kubelet, and again whenever the kubelet was restarted.
+
+    Each time the socket has a name of its own. The kubelet (pkg/kubelet/cm/devicemanager, v1.37) knows plugins by
+    their socket's path: a second one at the path of one that it still listens to, as when an agent comes before the
+    last one has ended, is refused with "device plugin already connected", and so is each later one.
+    """
 
     def __init__(self, plugin: Plugin, folder: Path) -> None:
         self._plugin = plugin
         self._folder = folder
-        self._endpoint = "kailab-" + plugin.resource.replace("/", "-") + ".sock"
+        self._stem = "kailab-" + plugin.resource.replace("/", "-")
+        self._endpoint = f"{self._stem}.sock"
         self._server: grpc.Server | None = None
         self._kubelet: tuple[int, int] | None = None
 
@@ -188,8 +197,19 @@ class PluginServer:
 
     def _serve(self) -> None:
         self.close()
+        self._remove_dead_sockets()
+        self._endpoint = f"{self._stem}-{secrets.token_hex(3)}.sock"
         _, services = protos.load("deviceplugin")
         self._server = serving.serve(self.socket, services.add_DevicePluginServicer_to_server, self._plugin, THREADS)
+
+    def _remove_dead_sockets(self) -> None:
+        """Those that killed agents left behind. Where another agent still serves, it is its own to remove."""
+        for path in self._folder.glob(f"{glob.escape(self._stem)}-*.sock"):
+            with socket.socket(socket.AF_UNIX) as raw, contextlib.suppress(OSError):
+                try:
+                    raw.connect(str(path))
+                except ConnectionRefusedError:
+                    path.unlink()
 
     def _register(self) -> None:
         """The kubelet calls back while this call runs: the server must serve already."""

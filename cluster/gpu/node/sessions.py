@@ -27,6 +27,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +56,7 @@ class SessionServer:
     def __init__(self, silicon: Silicon, smi: Smi) -> None:
         self._silicon, self._smi = silicon, smi
         self._loop = asyncio.new_event_loop()
-        self._servers: dict[str, tuple[Path, asyncio.AbstractServer]] = {}
+        self._servers: dict[str, _Listener] = {}
         self._connections: dict[str, set[asyncio.Task[None]]] = {}
         self._thread = threading.Thread(target=self._run, name="sessions", daemon=True)
         self._thread.start()
@@ -85,7 +86,7 @@ class SessionServer:
 
     async def _listen(self, path: Path, ids: tuple[str, ...], key: str) -> None:
         known = self._servers.get(key)
-        if known is not None and known[0] == path and path.exists():
+        if known is not None and known.path == path and known.is_in_place():
             return
         await self._forget(key)
         path.unlink(missing_ok=True)
@@ -102,7 +103,7 @@ class SessionServer:
 
         server = await asyncio.start_unix_server(connected, path, limit=LONGEST_LINE)
         path.chmod(0o666)  # pods run as any user; who sees the socket at all is what counts
-        self._servers[key] = (path, server)
+        self._servers[key] = _Listener(path, server, path.stat().st_ino)
 
     def forget(self, key: str) -> None:
         """Close an allocation's socket and end its sessions."""
@@ -111,8 +112,9 @@ class SessionServer:
     async def _forget(self, key: str) -> None:
         known = self._servers.pop(key, None)
         if known is not None:
-            known[1].close()
-            known[0].unlink(missing_ok=True)
+            if known.is_in_place():
+                known.path.unlink(missing_ok=True)
+            known.server.close()
         for task in list(self._connections.pop(key, ())):
             task.cancel()
 
@@ -122,6 +124,21 @@ class SessionServer:
             self.forget(key)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=5)
+
+
+@dataclass(frozen=True)
+class _Listener:
+    """One socket; `inode` is what stands at `path` while that is still ours."""
+
+    path: Path
+    server: asyncio.AbstractServer
+    inode: int
+
+    def is_in_place(self) -> bool:
+        """False when it was removed, or when the next agent, who may come before we have gone, put its own there."""
+        with contextlib.suppress(FileNotFoundError):
+            return self.path.stat().st_ino == self.inode
+        return False
 
 
 class _Connection:
