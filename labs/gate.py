@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.text import Text
@@ -50,6 +51,10 @@ class Part:
         self.problems.append(text)
 
 
+class _Stopped(Exception):
+    """Somebody has stopped the gate: what this thread has made is tidied up, and nothing said of it."""
+
+
 @dataclass
 class Gate:
     """One gate run: what went wrong, how long each part took, and what is to be tried again when nothing else runs."""
@@ -63,6 +68,7 @@ class Gate:
     closing: ThreadPoolExecutor = field(init=False)
     again: dict[str, Callable[[], None]] = field(default_factory=dict)
     is_alone: bool = False
+    stopping: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @contextmanager
@@ -73,6 +79,8 @@ class Gate:
         """
         part = Part()
         started = time.monotonic()
+        if self.stopping.is_set() and not quietly:
+            raise _Stopped
         try:
             yield part
         except KailabError as failed:
@@ -91,6 +99,13 @@ class Gate:
             self.console.print(mark + Text(f"{name}  {self.seconds[name]:.1f} s{more}"))
             for problem in part.problems:
                 self.console.print(Text(f"    {problem}"), soft_wrap=True)
+
+    def check(self, course: Course, **options: Any) -> lifecycle.CheckedLab:
+        """As `lifecycle.check`, until the gate is stopped."""
+        checked = lifecycle.check(course, self.lab, cancelled=self.stopping, **options)
+        if self.stopping.is_set():
+            raise _Stopped
+        return checked
 
     def kubectl_apply(self, folder: Path, namespace: str) -> str:
         """What kubectl says against the manifests of a folder; empty when it applied them all."""
@@ -131,28 +146,12 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
         before = snapshot(course.api)
         console.print(Text(f"Author gate of lab {lab.number}, {lab.title}", style="bold"))
         wanted = [item for item in submissions(lab) if only in item.name]
-        jobs = jobs or lab.file.side_by_side
-        with ThreadPoolExecutor(len(wanted) + 1) as gate.closing, ThreadPoolExecutor(jobs) as pool:
-            parts = [] if only else [pool.submit(_life, gate), pool.submit(_twice, gate)]
-            # What is borrowed is there but once, and is nothing to take away between two submissions.
-            kept = [
-                *lab.manifests("given"),
-                *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows),
-            ]
-            split = lanes(lab.manifests("solution"), kept, wanted)
-            parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
-            try:
-                for running in parts:
-                    running.result()
-            except KeyboardInterrupt:
-                for waiting in parts:
-                    waiting.cancel()
-                console.print(Text("Stopping: what has begun is ended and tidied up first, which may take a minute."))
-                raise
-        with ThreadPoolExecutor(1) as gate.closing:
-            gate.is_alone = True
-            for again in dict.fromkeys(gate.again.values()):
-                again()
+        with _given_back_when_stopped(gate):
+            _all_side_by_side(gate, wanted, jobs or lab.file.side_by_side, whole=not only)
+            with ThreadPoolExecutor(1) as gate.closing:
+                gate.is_alone = True
+                for again in dict.fromkeys(gate.again.values()):
+                    again()
         fleets.leave(course.api, lab)
         with gate.part("nothing is left on the cluster") as part:
             for difference in _left(before, course):
@@ -162,6 +161,35 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     if not only:
         _receipt(gate, seconds)
     return gate.problems
+
+
+def _all_side_by_side(gate: Gate, wanted: list[Submission], jobs: int, *, whole: bool) -> None:
+    lab = gate.lab
+    with ThreadPoolExecutor(len(wanted) + 1) as gate.closing, ThreadPoolExecutor(jobs) as pool:
+        parts = [pool.submit(_life, gate), pool.submit(_twice, gate)] if whole else []
+        # What is borrowed is there but once, and is nothing to take away between two submissions.
+        kept = [*lab.manifests("given"), *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows)]
+        split = lanes(lab.manifests("solution"), kept, wanted)
+        parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
+        try:
+            for running in parts:
+                running.result()
+        except KeyboardInterrupt:
+            gate.stopping.set()
+            for waiting in parts:
+                waiting.cancel()
+            gate.console.print("Stopping: what was begun is tidied up first.")
+            raise
+
+
+@contextmanager
+def _given_back_when_stopped(gate: Gate) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        lifecycle.give_back(gate.course.api, gate.lab)
+        fleets.leave(gate.course.api, gate.lab)
+        raise
 
 
 def _let_settle(course: Course) -> None:
@@ -244,8 +272,8 @@ def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], pa
     if refused:
         part.problem(f"kubectl refused it: {refused.strip()[:300]}")
     left_out = frozenset[str]() if last else blind(lab.checks, item, lab.manifests("solution"))
-    checked = lifecycle.check(
-        course, lab, namespace=namespace, given=given, keep_evidence=False, throwaway=last, leave_out=left_out
+    checked = gate.check(
+        course, namespace=namespace, given=given, keep_evidence=False, throwaway=last, leave_out=left_out
     )
     _compare(gate, item, checked.report, left_out, part)
     again = replay(lab, checked.document)
@@ -288,9 +316,17 @@ def _outcomes(report: Report) -> str:
 
 def _life(gate: Gate) -> None:
     """The lab as a student meets it, in its own namespace: starter, solution, reset from every state."""
-    lab, course = gate.lab, gate.course
-    scratch = Workspace(course.workspace.state / "gate" / lab.namespace / "state", course.workspace.cache)
+    course = gate.course
+    scratch = Workspace(course.workspace.state / "gate" / gate.lab.namespace / "state", course.workspace.cache)
     gated = Course(_with_kubeconfig(scratch, course.workspace), course.api, course.uid)
+    try:
+        _live(gate, gated)
+    except _Stopped:
+        lifecycle.finish(gated, gate.lab)
+
+
+def _live(gate: Gate, gated: Course) -> None:
+    lab, scratch = gate.lab, gated.workspace
     namespace, again = lab.namespace, partial(_life, gate)
     with gate.part("starter fails with the message it should", again) as part:
         lifecycle.start(gated, lab)
@@ -298,7 +334,7 @@ def _life(gate: Gate) -> None:
         wanted = lab.file.starter
         if (wanted.kubectl_says and wanted.kubectl_says not in said) or (said and not wanted.kubectl_says):
             part.problem(f"kubectl says {said.strip()[:300]!r}, expected {wanted.kubectl_says!r}")
-        report = lifecycle.check(gated, lab, given=_given(gated, lab)).report
+        report = gate.check(gated, given=_given(gated, lab)).report
         if report.points >= report.max_points:
             part.problem("it scores full marks")
         if not any(lab.fill(wanted.says) in check.observed for check in report.checks if check.outcome is Outcome.FAIL):
@@ -311,7 +347,7 @@ def _life(gate: Gate) -> None:
     with gate.part("what triggers don't touch is right in the lab's own namespace", again) as part:
         gate.apply(lab.manifests("solution"), namespace)
         triggers = frozenset(check.id for check in lab.checks if check.timing is Timing.TRIGGER)
-        report = lifecycle.check(gated, lab, given=_given(gated, lab), leave_out=triggers).report
+        report = gate.check(gated, given=_given(gated, lab), leave_out=triggers).report
         left = {check.id for check in report.checks if check.outcome is not Outcome.PASS}
         if left != triggers:
             part.doubtful = doubtful(lab.checks, [check for check in report.checks if check.id not in triggers])
@@ -333,7 +369,7 @@ def _twice(gate: Gate) -> None:
         for name in ("solution scores full marks", "solution, checked again, does so too"):
             with gate.part(name, again) as part:
                 refused = gate.apply(lab.manifests("solution"), namespace)
-                report = lifecycle.check(course, lab, namespace=namespace, given=given, keep_evidence=False).report
+                report = gate.check(course, namespace=namespace, given=given, keep_evidence=False).report
                 gate.scores[name] = report.points
                 if refused or report.points != report.max_points:
                     part.doubtful = doubtful(lab.checks, report.checks)
