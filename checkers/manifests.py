@@ -33,6 +33,11 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\
 _TOO_DEEP = f"it is nested more than {MAX_DEPTH} levels deep"
 _TAG = "tag:yaml.org,2002:"  # what !!str and the like are short for
 _LONGEST_NUMBER = 2 + 1 + 64  # letters of a whole number that has 64 bits: -0b1...
+_NUMBERS_BEGIN = tuple("+-.0123456789")
+# What YAML's reader in kubectl (go.yaml.in/yaml/v2, resolve.go) takes for numbers, once underscores are left out.
+_WHOLE = re.compile("[-+]?(0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)")
+_FLOATING = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_LEAST_WITH_EXPONENT = 1e21  # encoding/json: smaller ones are written out
 _SEPARATOR = re.compile(r"^---(?=\s|$)", re.MULTILINE)
 
 
@@ -178,9 +183,20 @@ class _Loader(LOADER):  # type: ignore[misc]  # the class depends on whether lib
         super().descend_resolver(parent, index)
 
     def resolve(self, kind: type[yaml.Node], value: str, implicit: Any) -> str:
-        """What an untagged value is. Numbers of base 60 (1:30) are none for kubectl."""
+        """What an untagged value is: y and n are booleans for kubectl, 1e3, 08 and 0o17 numbers, and 1:30 is none."""
         tag: str = super().resolve(kind, value, implicit)
-        return f"{_TAG}str" if tag in (f"{_TAG}int", f"{_TAG}float") and ":" in value else tag
+        if kind is not yaml.ScalarNode or not implicit[0]:
+            return tag
+        if value in ("y", "Y", "n", "N"):
+            return f"{_TAG}bool"
+        if value[:1] not in _NUMBERS_BEGIN or value.lower().endswith((".inf", ".nan")):
+            return tag
+        plain = value.replace("_", "")
+        if _WHOLE.fullmatch(plain):
+            return f"{_TAG}int"
+        if _FLOATING.fullmatch(plain):
+            return f"{_TAG}float"
+        return f"{_TAG}str" if tag in (f"{_TAG}int", f"{_TAG}float") else tag
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         """The value of a node. PyYAML's own constructors raise whatever comes when a tag and its value don't fit."""
@@ -199,32 +215,48 @@ def _text_of_binary(loader: _Loader, node: yaml.ScalarNode) -> str:
     return bytes(loader.construct_yaml_binary(node)).decode()
 
 
+def _boolean(loader: _Loader, node: yaml.ScalarNode) -> bool:
+    written = _text_of(loader, node)
+    return written in ("y", "Y") or (written not in ("n", "N") and bool(loader.construct_yaml_bool(node)))
+
+
 def _digits(loader: _Loader, node: yaml.ScalarNode) -> str:
     written = _text_of(loader, node)
     if ":" in written:  # only with a tag: !!int 1:30
         raise ValueError("a number of base 60")
-    return written
+    return written.replace("_", "")
 
 
 def _whole(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
     """A whole number of 64 bits; a greater one is a floating one for kubectl, and text when it is no decimal."""
-    written = _digits(loader, node).replace("_", "")
-    if len(written) <= _LONGEST_NUMBER and -(2**63) <= (value := int(loader.construct_yaml_int(node))) < 2**64:
-        return value
-    floating = float(written) if written.lstrip("+-").isdecimal() else math.inf
-    return floating if math.isfinite(floating) else node.value
-
-
-def _floating(loader: _Loader, node: yaml.ScalarNode) -> float | str:
     written = _digits(loader, node)
-    value = float(loader.construct_yaml_float(node))
+    if len(written) <= _LONGEST_NUMBER and -(2**63) <= (value := _integer(written)) < 2**64:
+        return value
+    return _number(float(written), node) if written.lstrip("+-").isdecimal() else str(node.value)
+
+
+def _integer(written: str) -> int:
+    """As Go's strconv.ParseInt with base 0, for which 017 is 15."""
+    return int(written, 8 if re.fullmatch("[+-]?0[0-7]+", written) else 0)
+
+
+def _floating(loader: _Loader, node: yaml.ScalarNode) -> int | float | str:
+    written = _digits(loader, node)
     if written.lower().endswith((".inf", ".nan")):
         raise _Wrong(f"JSON has no number {written}", "write a number, or put it in quotes", _line(node))
-    return value if math.isfinite(value) else written
+    return _number(float(written), node)
+
+
+def _number(value: float, node: yaml.ScalarNode) -> int | float | str:
+    """As Go writes it into JSON, where replicas may be 2 but not 2.0."""
+    if not math.isfinite(value):
+        return str(node.value)
+    return int(value) if value.is_integer() and abs(value) < _LEAST_WITH_EXPONENT else value
 
 
 for _tag, _constructor in {
-    "timestamp": _text_of, "value": _text_of, "binary": _text_of_binary, "int": _whole, "float": _floating,
+    "timestamp": _text_of, "value": _text_of, "merge": _text_of, "binary": _text_of_binary, "bool": _boolean,
+    "int": _whole, "float": _floating,
 }.items():  # fmt: skip
     _Loader.add_constructor(f"{_TAG}{_tag}", _constructor)
 

@@ -174,13 +174,16 @@ def test_what_json_does_not_have_is_read_as_kubectl_reads_it() -> None:
 
 @pytest.mark.parametrize(("text", "value"), [
     ("1:30", "1:30"), ("-1:30", "-1:30"), ("1:1:1.5", "1:1:1.5"), ("1:" * 200 + "1.0", "1:" * 200 + "1.0"),
-    ("18446744073709551615", 2**64 - 1), ("-9223372036854775808", -(2**63)), ("18446744073709551616", 2.0**64),
+    ("18446744073709551615", 2**64 - 1), ("-9223372036854775808", -(2**63)), ("18446744073709551616", 2**64),
     ("123456789012345678901234567890", 1.2345678901234568e29), ("9" * 400, "9" * 400), ("1.0e+400", "1.0e+400"),
     ("0xffffffffffffffff", 2**64 - 1), ("0xfffffffffffffffff", "0xfffffffffffffffff"), ("1_000", 1000),
-    ("=", "="), ("!!float 3", 3.0),
+    ("=", "="), ("<<", "<<"), ("!!float 3", 3), ("1e3", 1000), ("-1.5E+3", -1500), ("1.0", 1), ("2.", 2), (".5", 0.5),
+    ("-.5", -0.5), ("08", 8), ("017", 15), ("0o17", 15), ("0O17", 15), ("0B11", 3), ("-0x1F", -31), ("+0x1", 1),
+    ("1_", 1), ("_1", "_1"), ("1.2.3", "1.2.3"), ("100m", "100m"), ("1e", "1e"), ("1e400", "1e400"), ("1e22", 1e22),
+    ("y", True), ("N", False), ("on", True), ("'y'", "y"), ("'1e3'", "1e3"), ("2026-11-26", "2026-11-26"),
 ])  # fmt: skip
 def test_numbers_are_those_that_kubectl_reads(text: str, value: object) -> None:
-    """What `kubectl annotate --local -o json` makes of each (1.32)."""
+    """What `kubectl annotate --local -o json` makes of each (1.32 and 1.37)."""
     (item,), problems = read_text(f"{GOOD}data: {{x: {text}}}", "f.yaml")
     assert (item["data"]["x"], problems) == (value, [])
     assert type(item["data"]["x"]) is type(value)
