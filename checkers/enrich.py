@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import shorten
 from typing import Any
 
 from checkers.lab import Lab
@@ -9,6 +10,7 @@ from cluster.api import Object
 
 LOG_LINES = 3
 EVENTS = 2
+MESSAGE_LETTERS = 200
 
 
 def own_words(lab: Lab, item: Object) -> list[str]:
@@ -50,14 +52,21 @@ def container_words(container: dict[str, Any]) -> list[str]:
     if waiting := state.get("waiting"):
         lines.append(f"{waiting.get('reason', 'waiting')}: {waiting.get('message', '')}".rstrip(": "))
     elif ended := state.get("terminated"):
-        lines.append(f"ended with exit code {ended.get('exitCode')} ({ended.get('reason', '')})")
+        lines.append(f"ended with exit code {_how(ended)}")
     elif not container.get("ready"):
         lines.append("running, but not ready")
     last = container.get("lastState", {}).get("terminated")
     if last and not container.get("ready"):
-        lines.append(f"before that: exit code {last.get('exitCode')} ({last.get('reason', '')}), "
-                     f"{container.get('restartCount', 0)} restarts")  # fmt: skip
+        lines.append(
+            f"restarts so far: {container.get('restartCount', 0)}; before the last one: exit code {_how(last)}"
+        )
     return lines
+
+
+def _how(ended: dict[str, Any]) -> str:
+    """Its exit code and reason, with the runtime's or the program's own last words."""
+    message = shorten(ended.get("message") or "", MESSAGE_LETTERS, placeholder=" …")
+    return f"{ended.get('exitCode')} ({ended.get('reason', '')})" + (f": {message}" if message else "")
 
 
 def _conditions(item: Object) -> list[str]:

@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from cluster import engine as engines
 from cluster import images, nodes, registry
+from cluster.engine import Engine
 from cluster.images import ROOT, ImageRecipe
 from cluster.topology import NODES, container_name
 from cluster.workspace import Workspace
@@ -40,9 +41,12 @@ def version() -> str:
 def lay_on_nodes(workspace: Workspace, log: Path) -> None:
     """Have the image on every node of the course cluster that takes workers. Raises KailabError when that fails."""
     engine, made = engines.require(), recipe()
-    with FileLock(workspace.cache / "images.lock"):
+    with FileLock(workspace.cache / "images.lock"):  # to the end: two at once would write the same archive
         images.build(workspace, engine, made, log, registry=registry.answers)
-    key = images.recipe_hash(made)
+        _load(workspace, engine, images.recipe_hash(made), log)
+
+
+def _load(workspace: Workspace, engine: Engine, key: str, log: Path) -> None:
     wanted = [container_name(workspace.cluster_name, node) for node in NODES if hosts_workers(node)]
 
     def has(container: str) -> bool:
