@@ -423,11 +423,11 @@ def _websocket(target: Target, path: str, headers: Mapping[str, str], timeout: f
     # To a question for JSON an exec stream is no answer: the API server refuses it (406 Not Acceptable).
     headers = {name: value for name, value in headers.items() if name != "Accept"}
     opened = WebSocket(sslopt={"context": target.tls, "server_hostname": target.server_name}, skip_utf8_validation=True)
-    options: dict[str, Any] = {}
+    # The target knows its proxy. Where none is named, the library would ask the environment again, in a way of its own.
+    options: dict[str, Any] = {"http_no_proxy": ["*"], "http_proxy_host": "unused", "http_proxy_port": 1}
     if target.proxy:
         proxy = urllib3.util.parse_url(target.proxy)
-        options = {"http_proxy_host": proxy.host, "http_proxy_port": proxy.port or 80}
-        options["http_no_proxy"] = [""]  # the kubeconfig's word goes before the environment's
+        options = {"http_no_proxy": [""], "http_proxy_host": proxy.host, "http_proxy_port": proxy.port or 80}
         if proxy.auth:
             options["http_proxy_auth"] = tuple(unquote(proxy.auth).split(":", 1))
     try:

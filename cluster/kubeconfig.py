@@ -7,13 +7,16 @@ What stands in the file, or in files that it names, is read here. Login programs
 from __future__ import annotations
 
 import base64
+import contextlib
+import ipaddress
 import os
 import shlex
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from urllib3.util import make_headers, parse_url
@@ -134,9 +137,9 @@ class _Reader:
         return ""
 
     def _proxy(self) -> str:
-        url = str(self._cluster.get("proxy-url") or "")
+        url = str(self._cluster.get("proxy-url") or "") or _environments_proxy(str(self._cluster["server"]))
         if url and parse_url(url).scheme not in ("http", "https"):
-            raise ValueError(f"proxy-url {url!r} is not one of http or https, and kailab knows no other proxies")
+            raise ValueError(f"proxy {url!r} is not one of http or https, and kailab knows no other proxies")
         return url
 
     def _logged_in(self) -> Entry:
@@ -191,6 +194,33 @@ class _Reader:
 
     def _no_login(self, what: str, why: str) -> KailabError:
         return KailabError(what, why=why[:500], mend=_by_kubectl(self._kubeconfig, self._context))
+
+
+def _environments_proxy(server: str) -> str:
+    """The proxy on the way to a server by HTTPS_PROXY, HTTP_PROXY and NO_PROXY, as kubectl and all Go programs take it
+    (golang.org/x/net/http/httpproxy): none to this machine itself, and NO_PROXY may hold networks.
+    """
+    if not any(name.lower().endswith("_proxy") for name in os.environ):
+        return ""
+    from urllib import request  # slow to import
+
+    address, proxies = urlsplit(server), request.getproxies_environment()
+    host = address.hostname or ""
+    if host == "localhost" or request.proxy_bypass_environment(host, proxies):  # type: ignore[attr-defined]
+        return ""
+    with contextlib.suppress(ValueError):  # a name is in no network
+        ip = ipaddress.ip_address(host)
+        if ip.is_loopback or any(ip in network for network in _networks(proxies.get("no", ""))):
+            return ""
+    url = proxies.get(address.scheme, "")
+    return url if "://" in url or not url else f"http://{url}"
+
+
+def _networks(no_proxy: str) -> Iterator[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    for entry in no_proxy.split(","):
+        if "/" in entry:
+            with contextlib.suppress(ValueError):
+                yield ipaddress.ip_network(entry.strip(), strict=False)
 
 
 def _entry(document: Any, what: str, name: str) -> Entry:

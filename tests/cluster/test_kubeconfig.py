@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import ssl
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,64 @@ def test_a_proxy_on_the_way_is_used(tmp_path: Path, port: int, login: str, said:
                 assert opened.connected
     assert [head.split()[:2] for head in asked] == [["CONNECT", f"{servers.NAME}:6443"]] * 2
     assert [servers.header(head, "Proxy-Authorization") for head in asked] == [said, said]
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the proxies' variables, and only those."""
+
+    def put(**variables: str) -> None:
+        for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+            monkeypatch.delenv(name)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return put
+
+
+def test_the_environments_proxy_is_used(tmp_path: Path, port: int, environment: Callable[..., None]) -> None:
+    asked: list[str] = []
+    with servers.tunnelling(port, asked) as proxy:
+        environment(HTTPS_PROXY=f"127.0.0.1:{proxy}", no_proxy="example.com")
+        there = written(tmp_path, {"server": f"https://{servers.NAME}:6443"})
+        with contextlib.closing(connect(there, "c")) as api:
+            assert api.version() == "v1"
+            with api.stream("/exec", 5) as opened:
+                assert opened.connected
+    assert [head.split()[0] for head in asked] == ["CONNECT"] * 2
+
+
+def test_on_the_way_to_this_machine_is_no_proxy(tmp_path: Path, port: int, environment: Callable[..., None]) -> None:
+    environment(https_proxy="http://127.0.0.1:1", HTTPS_PROXY="http://127.0.0.1:1", NO_PROXY="example.com")
+    local = written(tmp_path, {"server": f"https://127.0.0.1:{port}", "tls-server-name": servers.NAME})
+    with contextlib.closing(connect(local, "c")) as api:
+        assert api.version() == "v1"
+        with api.stream("/exec", 5) as opened:
+            assert opened.connected
+
+
+@pytest.mark.parametrize(("server", "variables", "proxy"), [
+    ("https://k8s.example.com:6443", {"https_proxy": "http://p:1", "http_proxy": "http://q:1"}, "http://p:1"),
+    ("https://k8s.example.com:6443", {"http_proxy": "http://q:1"}, ""),
+    ("http://k8s.example.com", {"HTTP_PROXY": "q:1"}, "http://q:1"),
+    ("https://k8s.example.com:6443", {"https_proxy": "http://p:1", "no_proxy": "other.org, .example.com"}, ""),
+    ("https://k8s.example.com:6443", {"https_proxy": "http://p:1", "NO_PROXY": "*"}, ""),
+    ("https://10.1.2.3:6443", {"https_proxy": "http://p:1", "no_proxy": "192.168.0.0/16,10.0.0.0/8"}, ""),
+    ("https://11.1.2.3:6443", {"https_proxy": "http://p:1", "no_proxy": "10.0.0.0/8,odd/odd"}, "http://p:1"),
+    ("https://localhost:6443", {"https_proxy": "http://p:1"}, ""),
+    ("https://[::1]:6443", {"https_proxy": "http://p:1"}, ""),
+])  # fmt: skip
+def test_proxies_are_taken_from_the_environment_as_kubectl_takes_them(
+    tmp_path: Path, environment: Callable[..., None], server: str, variables: dict[str, str], proxy: str
+) -> None:
+    environment(**variables)
+    assert target(written(tmp_path, {"server": server}), "c").proxy == proxy
+
+
+def test_the_kubeconfigs_proxy_goes_before_the_environments(tmp_path: Path, environment: Callable[..., None]) -> None:
+    environment(https_proxy="http://p:1", no_proxy="*")
+    cluster = {"server": "https://k8s.example.com", "proxy-url": "http://q:1"}
+    assert target(written(tmp_path, cluster), "c").proxy == "http://q:1"
 
 
 def test_certificates_and_keys_may_be_files_or_data_in_any_mixture(tmp_path: Path) -> None:
