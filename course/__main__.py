@@ -6,9 +6,7 @@ import json
 import os
 import sys
 
-from rich.console import Console
-
-from checkers.report.terminal import show_error
+from checkers.report.terminal import console, show_error
 from cluster.errors import KailabError
 from cluster.tools import program_folders
 from cluster.workspace import Workspace
@@ -46,13 +44,13 @@ def _as_root() -> list[str]:
 
 def main() -> None:
     """Exit status: 2 when something stood in the way; otherwise JupyterLab's own."""
-    workspace, console = Workspace.here(), Console(highlight=False)
+    workspace, out = Workspace.here(), console()
     try:
         for path, what in (*startpage.build(workspace), *chapters.build(workspace)):
-            console.print(f"{what:<8} {path}", soft_wrap=True)
-        ensure_up(workspace, console)
+            out.print(f"{what:<8} {path}", soft_wrap=True)
+        ensure_up(workspace, out)
     except KailabError as failed:
-        show_error(failed, Console(stderr=True))
+        show_error(failed, console(stderr=True))
         sys.exit(2)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.work}",
                f"--LabApp.default_url=/lab/tree/chapters/{startpage.NAME}", *_as_root(), *sys.argv[1:]]  # fmt: skip

@@ -21,11 +21,10 @@ from nbgrader.coursedir import CourseDirectory  # type: ignore[import-untyped]
 from nbgrader.nbgraderformat import SCHEMA_VERSION  # type: ignore[import-untyped]
 from nbgrader.preprocessors import CheckCellMetadata, ClearSolutions, Execute  # type: ignore[import-untyped]
 from nbgrader.utils import capture_log, is_solution  # type: ignore[import-untyped]
-from rich.console import Console
 from traitlets.config import Config
 from traitlets.config.loader import PyFileConfigLoader
 
-from checkers.report.terminal import show_error
+from checkers.report.terminal import console, show_error
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
 from course.autograde import GradeOnCluster, check_cells, check_id, lab_of
@@ -199,18 +198,18 @@ def _generate(config: Config, assignment: str) -> None:
 
 def main() -> None:
     """Exit status: 2 when something stood in the way."""
-    workspace, console = Workspace.here(), Console(highlight=False)
+    workspace, out = Workspace.here(), console()
     try:
         done = make(workspace)
     except KailabError as failed:
-        show_error(failed, Console(stderr=True))
+        show_error(failed, console(stderr=True))
         sys.exit(2)
     for path, what in done:
-        console.print(f"{what:<8} {path}", soft_wrap=True)
-    console.print("Hand out what is in release/, collect what comes back in submitted/STUDENT/ASSIGNMENT/. Then:")
-    console.print(f"  cd {workspace.work / 'nbgrader'}", soft_wrap=True)
-    console.print(f'  eval "$({Path(sys.executable).parent / "kailab"} env)"', soft_wrap=True)
-    console.print("  nbgrader autograde ASSIGNMENT && nbgrader generate_feedback ASSIGNMENT", soft_wrap=True)
+        out.print(f"{what:<8} {path}", soft_wrap=True)
+    out.print("Hand out what is in release/, collect what comes back in submitted/STUDENT/ASSIGNMENT/. Then:")
+    out.print(f"  cd {workspace.work / 'nbgrader'}", soft_wrap=True)
+    out.print(f'  eval "$({Path(sys.executable).parent / "kailab"} env)"', soft_wrap=True)
+    out.print("  nbgrader autograde ASSIGNMENT && nbgrader generate_feedback ASSIGNMENT", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,9 @@ def app() -> None:
 
 
 def _console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
+    from checkers.report.terminal import console
 
-    from checkers.report.terminal import forgive
-
-    console = Console(stderr=stderr, highlight=False)
-    forgive(console)
-    return console
+    return console(stderr=stderr)
 
 
 @app.command()

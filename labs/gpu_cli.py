@@ -16,6 +16,8 @@ from cluster.errors import KailabError
 from cluster.workspace import Workspace
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from cluster.api import Api
     from cluster.gpu.node.readings import GpuFault
     from cluster.gpu.use import Group
@@ -34,14 +36,10 @@ def _api() -> Iterator[Api]:
         yield course.api
 
 
-def _console() -> Any:
-    from rich.console import Console
+def _console() -> Console:
+    from checkers.report.terminal import console
 
-    from checkers.report.terminal import forgive
-
-    console = Console(highlight=False)
-    forgive(console)
-    return console
+    return console()
 
 
 @app.command()

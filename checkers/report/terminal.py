@@ -126,6 +126,13 @@ def _mark(outcome: Outcome, console: Console) -> str:
     return MARKS[outcome][0 if _can_encode(console, "✓") else 1]
 
 
+def console(*, stderr: bool = False) -> Console:
+    """Where commands write: nothing is highlighted of itself, and no terminal's encoding is too poor for it."""
+    made = Console(stderr=stderr, highlight=False)
+    forgive(made)
+    return made
+
+
 def forgive(console: Console) -> None:
     """Where a terminal has only ASCII, a question mark stands for the rest."""
     if isinstance(console.file, io.TextIOWrapper):
