@@ -47,7 +47,7 @@ def trains(lab: Lab) -> None:
 @checks.once("model", reads=PLACES, needs=("trains",))
 def model(lab: Lab) -> None:
     """Its rules take it to nodes with the large GPUs, to a new one too, and keep it from all others."""
-    pod = _only_pod(lab, lab.names["trainer"])
+    pod = _only_pod(lab, lab.names["trainer"], ready=False)  # `trains` has seen it ready: here its rules count
     key, wanted = lab.names["product_label"], lab.names["large"]
     home = _node_of(lab, pod)
     if (found := _labels(home).get(key)) != wanted:
