@@ -12,10 +12,10 @@ import ipaddress
 import os
 import shlex
 import ssl
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import yaml
@@ -28,6 +28,24 @@ Entry = dict[str, Any]
 OURS = "kailab status, then kailab up   (starts or repairs the course cluster)"
 
 
+class SharedContext(ssl.SSLContext):
+    """A client's TLS settings with which many threads connect at the same time; trusts nobody as yet.
+
+    urllib3 sets the application protocols anew for each connection, while OpenSSL may be reading them for another
+    one in a thread that does not hold Python's lock: it then sends what is left of freed memory, and the server hangs
+    up with "decode error". So they are set once.
+    """
+
+    def __new__(cls) -> Self:
+        """As ssl.create_default_context() makes one: the server must show a certificate with its name."""
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        ssl.SSLContext.set_alpn_protocols(made, ["http/1.1"])
+        return made
+
+    def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
+        """They stay as they are."""
+
+
 @dataclass(frozen=True)
 class Target:
     """Where a cluster is and how to log in: server URL, TLS context, headers.
@@ -37,7 +55,7 @@ class Target:
     """
 
     server: str
-    tls: ssl.SSLContext
+    tls: SharedContext
     headers: Mapping[str, str]
     server_name: str = ""
     proxy: str = ""
@@ -112,12 +130,16 @@ class _Reader:
             return base64.b64decode(within)
         return (self._kubeconfig.parent / entry[name]).read_bytes() if entry.get(name) else b""
 
-    def _tls(self, user: Entry) -> ssl.SSLContext:
+    def _tls(self, user: Entry) -> SharedContext:
         authority = self._held(self._cluster, "certificate-authority")
         text = authority.decode("ascii", "ignore")
         if authority and "-----BEGIN" not in text:  # an empty text would mean every authority that this machine trusts
             raise ValueError("certificate-authority holds no certificate")
-        tls = ssl.create_default_context(cadata=text or None)
+        tls = SharedContext()
+        if text:
+            tls.load_verify_locations(cadata=text)
+        else:
+            tls.load_default_certs()
         if self._cluster.get("insecure-skip-tls-verify"):  # its owner's choice
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         if certificate := self._held(user, "client-certificate"):

@@ -16,7 +16,7 @@ import pytest
 
 from cluster.api import Unreachable, connect
 from cluster.errors import KailabError
-from cluster.kubeconfig import target
+from cluster.kubeconfig import SharedContext, target
 from tests import servers
 
 SERVER = "https://127.0.0.1:1"
@@ -283,3 +283,19 @@ def test_no_other_authority_is_trusted_and_nobody_signs_what_its_owner_wants_uns
     assert (found.tls.verify_mode, len(found.tls.get_ca_certs())) == (ssl.CERT_REQUIRED, 1)
     unsigned = target(written(tmp_path, {"certificate-authority-data": "", "insecure-skip-tls-verify": True}), "c")
     assert (unsigned.tls.verify_mode, unsigned.tls.check_hostname) == (ssl.CERT_NONE, False)
+
+
+def test_no_connection_changes_what_others_say_of_protocols() -> None:
+    tls = SharedContext()
+    tls.set_alpn_protocols(["another"])  # as urllib3 does for each connection
+    said = ssl.MemoryBIO()
+    with pytest.raises(ssl.SSLWantReadError):
+        tls.wrap_bio(ssl.MemoryBIO(), said, server_hostname=servers.NAME).do_handshake()
+    hello = said.read()
+    assert b"http/1.1" in hello
+    assert b"another" not in hello
+
+
+def test_a_server_must_show_a_certificate_with_its_name() -> None:
+    assert SharedContext().check_hostname
+    assert SharedContext().verify_mode is ssl.CERT_REQUIRED

@@ -12,7 +12,6 @@ import logging
 import os
 import shutil
 import signal
-import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +39,7 @@ from cluster.gpu.node.slices import device_names
 from cluster.gpu.node.smi import View, render
 from cluster.gpu.node.view import Moment, with_uuids
 from cluster.gpu.node.web import Pages
-from cluster.kubeconfig import Target
+from cluster.kubeconfig import SharedContext, Target
 
 log = logging.getLogger(__name__)
 
@@ -288,7 +287,8 @@ def in_cluster() -> Target:
     Addresses and files: kubernetes.io/docs/tasks/run-application/access-api-from-pod.
     """
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    tls = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    tls = SharedContext()
+    tls.load_verify_locations(cafile=ACCOUNT / "ca.crt")
     headers = {"User-Agent": "kailab-gpu", "Accept": "application/json",
                "Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}  # fmt: skip
     return Target(f"https://{host}:{port}", tls, headers, anew=in_cluster)
