@@ -15,7 +15,7 @@ import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import yaml
@@ -29,21 +29,24 @@ OURS = "kailab status, then kailab up   (starts or repairs the course cluster)"
 
 
 class SharedContext(ssl.SSLContext):
-    """A client's TLS settings with which many threads connect at the same time; trusts nobody as yet.
+    """A client's TLS settings with which many threads connect at the same time.
 
     urllib3 sets the application protocols anew for each connection, while OpenSSL may be reading them for another
     one in a thread that does not hold Python's lock: it then sends what is left of freed memory, and the server hangs
     up with "decode error". So they are set once.
     """
 
-    def __new__(cls) -> Self:
-        """As ssl.create_default_context() makes one: the server must show a certificate with its name."""
-        made = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
-        ssl.SSLContext.set_alpn_protocols(made, ["http/1.1"])
-        return made
-
     def set_alpn_protocols(self, alpn_protocols: Iterable[str]) -> None:
         """They stay as they are."""
+
+
+def shared_context(*, cafile: Path | None = None, cadata: str | None = None) -> SharedContext:
+    """As ssl.create_default_context() makes one, with all that the Python at hand demands of a server's certificate."""
+    made = ssl.create_default_context(cafile=cafile, cadata=cadata)
+    made.set_alpn_protocols(["http/1.1"])
+    made.__class__ = SharedContext
+    assert isinstance(made, SharedContext)
+    return made
 
 
 @dataclass(frozen=True)
@@ -135,11 +138,7 @@ class _Reader:
         text = authority.decode("ascii", "ignore")
         if authority and "-----BEGIN" not in text:  # an empty text would mean every authority that this machine trusts
             raise ValueError("certificate-authority holds no certificate")
-        tls = SharedContext()
-        if text:
-            tls.load_verify_locations(cadata=text)
-        else:
-            tls.load_default_certs()
+        tls = shared_context(cadata=text or None)
         if self._cluster.get("insecure-skip-tls-verify"):  # its owner's choice
             tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
         if certificate := self._held(user, "client-certificate"):

@@ -124,7 +124,7 @@ def quota(lab: Lab) -> None:
     if quantity.parse(hard[key]) != wanted:
         raise Fail(f"{key} is {hard[key]}", settled=True, look_with=look, expected=f"{key} is {wanted}")
     # More than the whole of it: what is used changes while pods come and go.
-    said = lab.dry_run(_pod_asking(lab, int(wanted) + 1))
+    said = lab.dry_run(_pod_asking(lab, wanted + 1))
     if "exceeded quota" not in said:
         raise Fail(f"a pod beyond the quota is told: {said or 'nothing, it is taken'}", look_with=look)
 

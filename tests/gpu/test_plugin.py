@@ -138,11 +138,22 @@ def test_a_second_one_registers_while_the_kubelet_still_listens_to_the_first(
 ) -> None:
     first = bench()
     earlier = first.kubelet.requests.get(timeout=5).endpoint
-    second = PluginServer(Plugin("nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda _: Edits()), tmp_path)
+    given: list[list[str]] = []
+    plugin = Plugin(
+        "nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda ids: (given.append([*ids]), Edits())[1]
+    )
+    second = PluginServer(plugin, tmp_path)
     assert second.ensure()
     assert first.kubelet.requests.get(timeout=5).endpoint == second.socket.name != earlier
     assert not first.server.ensure()
     assert not second.ensure()
+    with grpc.insecure_channel(f"unix://{second.socket}") as channel:  # as the kubelet asks who came last
+        request = MESSAGES.AllocateRequest(
+            container_requests=[MESSAGES.ContainerAllocateRequest(devices_ids=[FOUR[2].uuid])]
+        )
+        SERVICES.DevicePluginStub(channel).Allocate(request, timeout=5)
+    assert given == [[FOUR[2].uuid]]
+    assert first.prepared == []
     first.server.end()
     assert not first.server.socket.exists()
     assert second.socket.exists()

@@ -39,7 +39,7 @@ from cluster.gpu.node.slices import device_names
 from cluster.gpu.node.smi import View, render
 from cluster.gpu.node.view import Moment, with_uuids
 from cluster.gpu.node.web import Pages
-from cluster.kubeconfig import SharedContext, Target
+from cluster.kubeconfig import Target, shared_context
 
 log = logging.getLogger(__name__)
 
@@ -287,8 +287,7 @@ def in_cluster() -> Target:
     Addresses and files: kubernetes.io/docs/tasks/run-application/access-api-from-pod.
     """
     host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-    tls = SharedContext()
-    tls.load_verify_locations(cafile=ACCOUNT / "ca.crt")
+    tls = shared_context(cafile=ACCOUNT / "ca.crt")
     headers = {"User-Agent": "kailab-gpu", "Accept": "application/json",
                "Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}"}  # fmt: skip
     return Target(f"https://{host}:{port}", tls, headers, anew=in_cluster)
