@@ -13,7 +13,7 @@ from cluster.gpu.node.slices import HELD_TAINT, UNHEALTHY_TAINT
 
 DEVICE_TAINTS = {HELD_TAINT: "held by pods as nvidia.com/gpu", UNHEALTHY_TAINT: "faulty"}
 
-REFUSED = "UnexpectedAdmissionError"  # the kubelet's reason where a device plugin said no
+REFUSED = "UnexpectedAdmissionError"  # the kubelet's reason where its count of devices, or their plugin, said no
 
 Entry = tuple[str, tuple[str, ...], str]  # what, details, what to do
 
@@ -30,13 +30,16 @@ def refused_at_admission(pod: Object) -> Iterator[Entry]:
     if status.get("reason") != REFUSED:
         return
     message = status.get("message", "")
+    who = "its device plugin refused"
     mend = "Delete the pod; its owner, if it has one, makes another."
+    if "devices unavailable" in message:  # devicesToAllocate in pkg/kubelet/cm/devicemanager
+        who = "its kubelet had no device free: it, or its device plugin, had just restarted, or a GPU just broke"
     if "maximum request size for shared resources" in message:
         mend = (
             "A shared GPU is a turn on a GPU, and two turns are not two GPUs: ask for 1, or for GPUs that aren't "
             "shared. Then delete this pod; it doesn't come back by itself."
         )
-    yield f"Node {pod['spec'].get('nodeName')} took it, but its device plugin refused.", (message,), mend
+    yield f"Node {pod['spec'].get('nodeName')} took it, but {who}.", (message,), mend
 
 
 def claims(pod: Object, found: Sequence[Object], slices: Sequence[Object]) -> Iterator[Entry]:

@@ -70,6 +70,19 @@ def test_the_limit_of_shared_gpus_is_explained() -> None:
     assert "two turns are not two GPUs" in text
 
 
+def test_a_kubelet_without_free_devices_is_not_a_plugin_that_refuses() -> None:
+    refused = pod(1, nodeName="gpu-b")
+    refused["status"] = {
+        "phase": "Failed", "reason": "UnexpectedAdmissionError",
+        "message": "Allocate failed due to requested number of devices unavailable for nvidia.com/gpu. Requested: 1, "
+        "Available: 0, which is unexpected",
+    }  # fmt: skip
+    text = told(Facts(refused))
+    assert "its kubelet had no device free" in text
+    assert "plugin refused" not in text
+    assert "Delete the pod" in text
+
+
 def test_a_claim_without_a_device_is_compared_with_what_there_is() -> None:
     wanted = pod(0, resourceClaims=[{"name": "gpu", "resourceClaimName": "big"}])
     claim = {
