@@ -77,8 +77,10 @@ def test_a_claim_of_the_default_class_keeps_its_data(api: Api, namespace: str) -
 
 
 def test_metrics_tell_what_nodes_use(api: Api) -> None:
-    used = eventually(lambda: api.list("NodeMetrics")[0])
-    assert {item["metadata"]["name"] for item in used} == {node.name for node in NODES}
+    def measured() -> set[str]:
+        return {item["metadata"]["name"] for item in api.list("NodeMetrics")[0]}
+
+    assert eventually(lambda: measured() == {node.name for node in NODES})
 
 
 def test_a_load_balancer_gets_an_address_that_answers_from_here(api: Api, namespace: str) -> None:
@@ -103,8 +105,12 @@ def test_a_load_balancer_gets_an_address_that_answers_from_here(api: Api, namesp
 
     assert eventually(address)
     assert eventually(answers)
-    said = api.list("Event", namespace, fieldSelector="involvedObject.name=front")[0]
-    assert any("simulated cloud" in event["message"] for event in said)
+
+    def said() -> bool:
+        events = api.list("Event", namespace, fieldSelector="involvedObject.name=front")[0]
+        return any("simulated cloud" in event["message"] for event in events)
+
+    assert eventually(said)
 
 
 def test_the_nodes_run_our_air_gapped_images_when_forced_to(engine: Engine, workspace: Workspace) -> None:
