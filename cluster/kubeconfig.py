@@ -25,6 +25,7 @@ from cluster.errors import KailabError
 from cluster.yamls import load
 
 Entry = dict[str, Any]
+IMPERSONATIONS = ("as", "as-uid", "as-groups", "as-user-extra")  # AuthInfo in client-go's tools/clientcmd/api/v1
 OURS = "kailab status, then kailab up   (starts or repairs the course cluster)"
 
 
@@ -166,6 +167,13 @@ class _Reader:
     def _logged_in(self) -> Entry:
         """The user with a token or certificate in the place of what it is got from."""
         user = self._user
+        if acts := [name for name in IMPERSONATIONS if user.get(name)]:
+            # Left out, one would act with rights that its owner has put away. Followed, a submission could not get
+            # a user of its own: the API server takes one impersonation at a time.
+            raise KailabError(
+                f"Context {self._context} of {self._kubeconfig} acts as another user ({', '.join(acts)}), which "
+                "kailab can't.", mend="give a context whose user has these rights by itself",
+            )  # fmt: skip
         if "auth-provider" in user:
             return {**user, "token": self._by_provider()}
         if "exec" in user and not (user.get("token") or user.get("tokenFile")):

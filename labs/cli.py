@@ -316,7 +316,7 @@ def explain(pod: str, namespace: str) -> None:
     show_default=True,
     help="where the grader runs: here, or as a Job in the cluster",
 )
-@click.option("--stop", is_flag=True, help="end a Job that goes on in the cluster, and remove it")
+@click.option("--stop", is_flag=True, help="end what goes on in the cluster for --out, and remove it")
 @click.option("--kubeconfig", type=AnyPath, help="with --runner kubernetes: another cluster's")
 @click.option("--context", default="", help="its context, by name")
 @click.option("--image", default="", help="the name by which its nodes find the grader's image")
@@ -335,7 +335,7 @@ def grade(
     if place is None and (stop or kubeconfig or context or image):
         raise KailabError("These options belong to --runner kubernetes.")
     if place and stop:
-        sys.exit(end_run(Workspace.here(), lab, place, console))
+        sys.exit(end_run(Workspace.here(), lab, out, place, console))
     sys.exit(grade_class(Workspace.here(), lab, list(paths), jobs=jobs, out=out, again=again, as_json=as_json,
                          console=console, place=place))  # fmt: skip
 

@@ -19,6 +19,7 @@ from cluster.workspace import Workspace
 from labs.catalog import LabFolder
 from labs.grading.reading import students
 from labs.grading.records import GRADED, NOT_GRADED, Record, Records
+from labs.grading.remote.roll import Roll
 from labs.grading.remote.run import RemoteRun, clear_away, require_same
 from labs.grading.remote.where import Place
 from labs.grading.run import ClassRun
@@ -68,9 +69,13 @@ def _going_on(console: Console) -> Iterator[None]:
         raise
 
 
-def end_run(workspace: Workspace, lab: LabFolder, place: Place, console: Console) -> int:
-    """End a run in the cluster whose command has gone, and remove all of it."""
+def end_run(workspace: Workspace, lab: LabFolder, out: Path, place: Place, console: Console) -> int:
+    """End a run in the cluster whose command has gone, and remove all of it.
+
+    Raises KailabError when it is another class's.
+    """
     with place.opened(workspace) as course, place.alone(course):
+        Roll(course.api, Records(out.absolute(), lab)).require_named()
         require_same(course, lab)
         clear_away(course, lab)
     console.print("The workers are gone, with all that they had made. What was fetched stays.")

@@ -208,6 +208,12 @@ def test_a_provider_that_gives_no_token_is_named(tmp_path: Path) -> None:
         connect(path, "c")
 
 
+def test_a_login_as_another_user_is_refused_and_not_passed_over(tmp_path: Path) -> None:
+    with pytest.raises(KailabError, match=r"acts as another user \(as, as-groups\)"):
+        target(written(tmp_path, {}, {"token": "t", "as": "viewer", "as-groups": ["readers"]}), "c")
+    target(written(tmp_path, {}, {"token": "t", "as": ""}), "c")
+
+
 def test_a_providers_token_is_used(tmp_path: Path) -> None:
     token = f"e30.{base64.urlsafe_b64encode(b'{}').decode().rstrip('=')}.x"
     path = written(tmp_path, {}, {"auth-provider": {"name": "oidc", "config": {"id-token": token}}})

@@ -7,12 +7,14 @@ import csv
 import shlex
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from cluster import leases
@@ -22,7 +24,7 @@ from cluster.kinds import Kind
 from cluster.topology import NODES
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, all_labs, lab_numbered
-from labs.grading import walls
+from labs.grading import screen, walls
 from labs.grading.reading import Submission
 from labs.grading.records import Records
 from labs.grading.remote import NAMESPACE, image, job, nodes, packing, rights, where
@@ -418,6 +420,18 @@ def grade(api: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Call
     return graded
 
 
+@pytest.fixture
+def end_run(api: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """`kailab grade --stop --out TABLE`."""
+    course = Course(Workspace(tmp_path, tmp_path), api, "uid")  # type: ignore[arg-type]
+    monkeypatch.setattr(Place, "opened", lambda *_: nullcontext(course))
+
+    def ended(table: Path) -> None:
+        assert screen.end_run(course.workspace, LAB, table, Place(Path("theirs")), Console(quiet=True)) == 0
+
+    return ended
+
+
 def results(api: Cluster) -> int:
     return sum(name.startswith("result-") for name in api.names("ConfigMap"))
 
@@ -475,15 +489,28 @@ def test_work_handed_in_anew_takes_the_place_of_the_old(api: Cluster, grade: Cal
 
 
 def test_a_queue_of_a_table_that_is_gone_is_refused_and_can_be_stopped(
-    api: Cluster, grade: Callable[..., list[str]], tmp_path: Path
+    grade: Callable[..., list[str]], end_run: Callable[[Path], None], tmp_path: Path
 ) -> None:
     with pytest.raises(KeyboardInterrupt):
         grade("ada", interrupted=True)
     shutil.rmtree(tmp_path / "grades-feedback")
     with pytest.raises(KailabError, match="Another class"):
         grade("ada")
-    remote_run.clear_away(Course(Workspace(tmp_path, tmp_path), api, "uid"), LAB)  # type: ignore[arg-type]
+    end_run(tmp_path / "grades.csv")
     assert grade("ada") == ["ada"]
+
+
+def test_only_the_class_that_is_named_is_stopped(
+    api: Cluster, grade: Callable[..., list[str]], end_run: Callable[[Path], None], tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        grade("ada", interrupted=True)
+    with pytest.raises(KailabError, match=r"Another class.*grades\.csv"):
+        end_run(tmp_path / "other.csv")
+    assert len(Queue(api).open()) == 1
+    end_run(tmp_path / "grades.csv")
+    assert api.get("Namespace", NAMESPACE) is None
+    end_run(tmp_path / "other.csv")  # nothing to stop is no mistake
 
 
 def test_what_cannot_be_kept_of_one_student_costs_only_that_one(

@@ -10,11 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import yaml
+from nbformat import v4
 
 from cluster.api import Api, Object
 from labs.catalog import LabFolder, all_labs, facts, fill_in, lab_numbered, read_manifests
@@ -64,7 +67,42 @@ ATTACKS: dict[str, list[Object]] = {
 }  # fmt: skip
 REFUSED = {"cluster-admin": "outside of your namespace", "elsewhere": "which is not yours",
            "privileged": "violates PodSecurity", "host-path": "violates PodSecurity",
-           "host-network": "violates PodSecurity", "system-priority": "exceeded quota"}  # fmt: skip
+           "host-network": "violates PodSecurity", "system-priority": "exceeded quota",
+           "alias-bomb": "aliases", "huge": "larger than", "link": "it is a link", "partial": "more than 100 objects",
+           "nothing": "nothing to grade"}  # fmt: skip
+
+
+def _bomb(levels: int = 30) -> str:
+    """YAML of a few hundred bytes that its aliases make 2**levels values."""
+    lines = ["a0: &a0 [x, x]", *(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]" for n in range(1, levels))]
+    return "\n".join(["apiVersion: v1", "kind: ConfigMap", "metadata: {name: bomb}", *lines])
+
+
+def _hand_in_files(handed_in: Path) -> None:
+    """Attacks by what the grader reads. None holds right work, so none may get points."""
+    for name in ("alias-bomb", "huge", "link", "notebook"):
+        (handed_in / name).mkdir()
+    (handed_in / "alias-bomb" / "all.yaml").write_text(_bomb())
+    with (handed_in / "huge" / "huge.yaml").open("wb") as file:
+        file.truncate(100 * 2**20)
+    for source in (handed_in / "honest").iterdir():
+        (handed_in / "link" / source.name).symlink_to(source)
+    (handed_in / "link" / "folder").symlink_to(handed_in / "honest")
+    (handed_in / "link" / "passwd.yaml").symlink_to("/etc/passwd")
+    with zipfile.ZipFile(handed_in / "zip-slip.zip", "w") as archive:
+        for target in ("../honest/service.yaml", f"{handed_in}/honest/more.yaml", "../../grades.csv", "a/../../b.yaml"):
+            archive.writestr(target, "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: slipped}\n")
+    stolen = handed_in.parent / "stolen"
+    cells = [
+        f"import os, pathlib; pathlib.Path({str(stolen)!r}).write_text(str(os.environ) + os.environ['KUBECONFIG'])",
+        "print('Score: 20/20'); print('{\"points\": 20}')",
+        "while True: pass",
+        *(f"%%manifest\n{path.read_text()}" for path in sorted((LAB.path / "starter").iterdir())),
+    ]
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(source) for source in cells], metadata={"student": "honest"})
+    for cell in notebook.cells:
+        cell.outputs = [v4.new_output("execute_result", data={"text/plain": "20"}, execution_count=1)]
+    nbformat.write(notebook, handed_in / "notebook" / "06.ipynb")
 
 
 def _hand_in(folder: Path, *more: Object, source: str = "solution") -> None:
@@ -109,13 +147,15 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     for name, attack in ATTACKS.items():
         _hand_in(handed_in / name, *attack)
     _hand_in(handed_in / "honest")
-    _hand_in(handed_in / "untouched", source="starter")
     _hand_in(handed_in / "partial")
     (handed_in / "partial" / "budget.yaml").unlink()
+    (handed_in / "partial" / "zzz.yaml").write_text(
+        "\n".join(f"---\n{{apiVersion: v1, kind: ConfigMap, metadata: {{name: c{n}}}}}" for n in range(10_000))
+    )
     (handed_in / "nothing").mkdir()
-    (handed_in / "huge").mkdir()
-    with (handed_in / "huge" / "huge.yaml").open("wb") as file:
-        file.truncate(100 * 2**20)
+    _hand_in_files(handed_in)
+    files = {path: path.read_bytes() for path in handed_in.rglob("*.yaml") if path.stat().st_size < 2**20}
+    there = set(tmp_path.iterdir())
     before = {item["metadata"]["uid"] for item in api.list("ClusterRoleBinding")[0]}
     out, env = tmp_path / "grades.csv", {"KAILAB_HOME": str(home)}
     students = sorted(map(str, handed_in.iterdir()))
@@ -123,8 +163,10 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = _table(out)
     points = {name: row["points"] for name, row in table.items()}
-    zero = dict.fromkeys(("untouched", "nothing", "huge"), "0")
+    zero = dict.fromkeys(("alias-bomb", "huge", "link", "nothing", "notebook", "zip-slip"), "0")
     assert points == {**dict.fromkeys([*ATTACKS, "honest"], FULL), **zero, "partial": "16"}
+    assert {path: path.read_bytes() for path in files} == files
+    assert set(tmp_path.iterdir()) - there == {out, out.with_name("grades-feedback")}
     for name, said in REFUSED.items():
         result = json.loads((tmp_path / "grades-feedback" / name / "result.json").read_text())
         assert said in " ".join(result["problems"]), name

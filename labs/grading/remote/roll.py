@@ -37,15 +37,17 @@ class Roll:
 
     def require_ours(self) -> None:
         """Raises KailabError when the cluster's queue is another class's."""
-        if (other := self.other()) is None:
-            return
-        lab, table = other["lab"], other["table"]
-        command = f"kailab grade DIR... --lab {shlex.quote(lab)} --runner kubernetes --out {shlex.quote(table)}"
-        raise KailabError(
-            f"Another class is being graded in this cluster: lab {lab}, with the table {table}.",
-            why="Beside this one it would lose what its workers have found.",
-            mend=f"fetch it with the command that began it ({command}), or end it with that command and --stop",
-        )
+        if (other := self.other()) is not None:
+            raise _anothers(other)
+
+    def require_named(self) -> None:
+        """Raises KailabError when the cluster's queue is another class's, unless its table's path was given.
+
+        So that a queue whose table is gone can be ended, and nobody's by mistake.
+        """
+        other = self.other()
+        if other is not None and not self._shown().items() <= other.items():
+            raise _anothers(other)
 
     def begin(self) -> bool:
         """Make the cluster's queue this class's; False when it was already. Raises KailabError for another's."""
@@ -53,7 +55,7 @@ class Roll:
         if not number:
             number = secrets.token_hex(8)
             self._note(number, students)
-        data = {"id": number, "lab": str(self.records.lab.number), "table": printable(str(self.records.table))}
+        data = {"id": number, **self._shown()}
         item = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": _NAME}, "data": data}
         if leases.create(self.api, item, NAMESPACE):
             self._note(number, {})
@@ -79,6 +81,10 @@ class Roll:
         number, known = self._known()
         self._note(number, {**known, **students})
 
+    def _shown(self) -> dict[str, str]:
+        """By what its instructor knows the class."""
+        return {"lab": str(self.records.lab.number), "table": printable(str(self.records.table))}
+
     def _known(self) -> tuple[str, dict[str, str]]:
         """The class's id, empty when it has none, and its students by key."""
         try:
@@ -90,3 +96,13 @@ class Roll:
     def _note(self, number: str, students: Mapping[str, str]) -> None:
         self.records.folder.mkdir(parents=True, exist_ok=True)
         replace(self.records.folder / "queue.json", json.dumps({"id": number, "students": students}), durable=True)
+
+
+def _anothers(queue: Mapping[str, str]) -> KailabError:
+    lab, table = queue["lab"], queue["table"]
+    command = f"kailab grade DIR... --lab {shlex.quote(lab)} --runner kubernetes --out {shlex.quote(table)}"
+    return KailabError(
+        f"Another class is being graded in this cluster: lab {lab}, with the table {table}.",
+        why="It would lose what its workers have found.",
+        mend=f"fetch it with the command that began it ({command}), or end it with that command and --stop",
+    )
