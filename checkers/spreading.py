@@ -12,6 +12,7 @@ from typing import Any
 
 from checkers.scheduling import is_tolerated, labels_against
 from checkers.selectors import selects
+from checkers.workloads import has_ended
 from cluster.api import Object
 
 
@@ -94,7 +95,7 @@ def _selector(rule: Mapping[str, Any], pod: Object) -> dict[str, Any] | None:
 def _counts_here(other: Object, pod: Object) -> bool:
     """Pods of the same namespace count while they last."""
     meta = other["metadata"]
-    over = meta.get("deletionTimestamp") or other.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    over = meta.get("deletionTimestamp") or has_ended(other)
     return meta.get("namespace") == pod["metadata"].get("namespace") and not over
 
 

@@ -21,6 +21,7 @@ from rich.text import Text
 from checkers.declare import Timing
 from checkers.results import Outcome, Report
 from checkers.scheduling import requests
+from checkers.workloads import has_ended
 from cluster.api import ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.gpu import control
@@ -247,9 +248,8 @@ def _wait_for_devices(course: Course, namespace: str) -> None:
 
 
 def _holds_device(pod: Object) -> bool:
-    is_over = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
     # Extended resources are those with a domain: "Managing Resources for Containers" in kubernetes.io/docs.
-    return not is_over and any("/" in name for name in requests(pod))
+    return not has_ended(pod) and any("/" in name for name in requests(pod))
 
 
 def _close(gate: Gate, namespace: str) -> None:

@@ -18,7 +18,6 @@ LONGEST_WHY = 120
 ZONE, REGION = "topology.kubernetes.io/zone", "topology.kubernetes.io/region"
 WORST_FIRST = ("failing", "waiting", "starting", "leaving", "ready")
 CORDONED = "cordoned: takes no new pods"
-ENDED = ("Succeeded", "Failed")
 Scene = dict[str, Any]
 
 
@@ -62,7 +61,7 @@ def _node(node: Object, pods: Sequence[Object], namespace: str, agents: Mapping[
     return {
         "name": _name(node), "role": labels.get("kailab.dev/role", ""), "region": labels.get(REGION, ""),
         "zone": labels.get(ZONE, ""), "state": words, "health": health, **_pods(own),
-        "others": sum(not _of(pod, namespace) and pod["status"].get("phase") not in ENDED for pod in pods),
+        "others": sum(not _of(pod, namespace) and not workloads.has_ended(pod) for pod in pods),
         **_gpus(node, namespace, agents),
     }  # fmt: skip
 
@@ -217,7 +216,7 @@ def zones(nodes: Iterable[Object], on: Mapping[str, Sequence[Object]], namespace
             "closed": sum(node_words(node) != ["Ready"] for node in group.objects),
             "gpus": [{"name": name, "used": used, "total": total}
                      for name, (used, total) in group.resources.items()],
-            "pods": sum(_of(pod, namespace) and pod["status"].get("phase") not in ENDED
+            "pods": sum(_of(pod, namespace) and not workloads.has_ended(pod)
                         for node in group.objects for pod in on.get(_name(node), ())),
         }
         for group in use.grouped(nodes, on)
