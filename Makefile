@@ -17,6 +17,13 @@ help:
 	@echo "make bench        the figures that we promise, measured here"
 	@echo "make down         remove the course cluster; make distclean its images and caches too"
 
+# An environment names its own place in every program: one that was moved, or copied with its checkout, would not run,
+# or would act on the checkout that it came from.
+ifneq ($(shell test -e $(VENV)/.lab && grep -q '^command = ' $(VENV)/pyvenv.cfg && \
+         ! grep -qF ' $(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg && rm -rf $(VENV) && echo moved),)
+$(info This checkout was moved or copied: its Python packages are set up anew.)
+endif
+
 # Three sets of packages, each within the next: what labs need, what notebooks need, what developers need.
 # An environment is made again when its lock changes, and never shrinks.
 setup: $(VENV)/.lab
