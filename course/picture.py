@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from checkers.report.terminal import number
@@ -123,26 +123,15 @@ def _widest(times: Sequence[float], counts: Sequence[int]) -> tuple[int, int]:
 def _gpus(axes: Axes, samples: Sequence[Sample]) -> None:
     times = [one.seconds for one in samples]
     nodes = sorted({node for one in samples for node in one.gpus})
-    ends = []
     for count, node in enumerate(nodes):
         loads = [one.gpus.get(node, float("nan")) for one in samples]
         axes.plot(times, loads, drawstyle="steps-post", color=LINES[count % len(LINES)],
-                  linestyle=DASHES[count % len(DASHES)], linewidth=2)  # fmt: skip
-        ends.append((next((load for load in reversed(loads) if load == load), 0.0), node))
-    for place, (_, node) in zip(_apart([load for load, _ in sorted(ends)]), sorted(ends), strict=True):
-        axes.annotate(node, (1, place), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-                      va="center", color=INK, annotation_clip=False)  # fmt: skip
+                  linestyle=DASHES[count % len(DASHES)], linewidth=2, label=node)  # fmt: skip
+    # Names at the lines' ends would lie on each other: most loads end at 0.
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, borderaxespad=0.2, labelcolor=INK)
     _title(axes, "GPU load in %, mean of a node's GPUs (simulated)")
     axes.set_ylim(0, 105)
     axes.set_yticks([0, 50, 100])
-
-
-def _apart(places: Sequence[float], least: float = 22.0) -> Iterator[float]:
-    """Rising places, moved up where two labels would lie on each other."""
-    last = -least
-    for place in places:
-        last = max(place, last + least)
-        yield last
 
 
 def _title(axes: Axes, text: str) -> None:

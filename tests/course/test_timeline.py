@@ -182,7 +182,11 @@ def test_everything_in_the_picture_has_its_name_beside_it() -> None:
     ready, unready, gpus = figure(ROLLOUT).axes
     assert _texts(ready) == ["app:v1", "app:v2", "wanted: 5"]
     assert [text.get_text() for text in unready.get_legend().get_texts()] == ["starting", "leaving", "failing"]
-    assert _texts(gpus) == ["gpu-b", "gpu-a"]
+    legend = gpus.get_legend()
+    named = {text.get_text(): line for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)}
+    for node, loads in (("gpu-a", [0, 25, 50, 50, 51]), ("gpu-b", [0, 0, 1, 2, 2])):
+        (drawn,) = [line for line in gpus.lines if line.get_color() == named[node].get_color()]
+        assert list(drawn.get_ydata()) == loads
 
 
 def test_what_never_was_takes_no_room() -> None:
