@@ -147,6 +147,7 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     for name, attack in ATTACKS.items():
         _hand_in(handed_in / name, *attack)
     _hand_in(handed_in / "honest")
+    _hand_in(handed_in / "untouched", source="starter")
     _hand_in(handed_in / "partial")
     (handed_in / "partial" / "budget.yaml").unlink()
     (handed_in / "partial" / "zzz.yaml").write_text(
@@ -163,7 +164,7 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     assert ran.returncode == 0, ran.stdout + ran.stderr
     table = _table(out)
     points = {name: row["points"] for name, row in table.items()}
-    zero = dict.fromkeys(("alias-bomb", "huge", "link", "nothing", "notebook", "zip-slip"), "0")
+    zero = dict.fromkeys(("alias-bomb", "huge", "link", "nothing", "notebook", "untouched", "zip-slip"), "0")
     assert points == {**dict.fromkeys([*ATTACKS, "honest"], FULL), **zero, "partial": "16"}
     assert {path: path.read_bytes() for path in files} == files
     assert set(tmp_path.iterdir()) - there == {out, out.with_name("grades-feedback")}
