@@ -23,12 +23,12 @@ _NO_PROGRAM, _MAY_NOT_RUN = 127, 126
 # is to fill nobody's memory.
 MAX_OUTPUT = 2**20  # bytes
 _OUTPUT, _STATUS = (1, 2), 3  # streams, by the first byte of each message: stdout and stderr, and how it ended
-# The kubelet's, the API server's, containerd's and runc's words for a container that has just ended, or a pod that has.
-_GONE = (
-    "container not found", "cannot exec into a container in a completed pod", "CONTAINER_EXITED",
-    "no running task found", "unable to create new parent process", "cannot exec in a stopped container",
-    "ttrpc: closed",  # to the shim, which ends with its container
-)  # fmt: skip
+# Until the kubelet has told that a container ended: it looks each second, and on a busy machine 6 s were seen.
+ENDING_IS_KNOWN_WITHIN, LOOK_EVERY = 20.0, 0.5  # seconds
+
+
+class _DidNotRun(Exception):
+    """No program ran; whether for the container's sake, its state tells."""
 
 
 def exec_in_pod(
@@ -45,16 +45,43 @@ def exec_in_pod(
     try:
         with api.stream(f"{kind_named('Pod').path(namespace, pod, 'exec')}?{query}", timeout) as opened:
             output, said = _heard(opened, deadline, what)
-    except ApiError as refused:
-        if any(words in refused.what for words in _GONE):
-            return NOT_RUNNING, ""
-        raise CannotTell(f"could not run {what}: {refused.what}") from None
+        if not said:
+            raise CannotTell(f"{what} did not finish within {timeout:.0f} s")
+        code, instead = _how_it_ended(yaml.safe_load(said))
+        return code, output or instead
     except Unreachable as lost:
         raise CannotTell(f"could not run {what}: {lost.what} {lost.why}") from None
-    if not said:
-        raise CannotTell(f"{what} did not finish within {timeout:.0f} s")
-    code, instead = _how_it_ended(yaml.safe_load(said), what)
-    return code, output or instead
+    except (ApiError, _DidNotRun) as refused:
+        if _has_ended(api, pod, namespace, container):
+            return NOT_RUNNING, ""
+        raise CannotTell(f"could not run {what}: {refused}") from None
+
+
+def _has_ended(api: Api, pod: str, namespace: str, container: str) -> bool:
+    """Whether a container that could not be entered has ended or has yet to begin, as the pod's status soon tells.
+
+    The runtime's words are no help: every moment of a container's end has its own, and most read like a machine's
+    trouble.
+    """
+    entered, end = "", time.monotonic() + ENDING_IS_KNOWN_WITHIN
+    while True:
+        try:
+            found = api.get("Pod", pod, namespace)
+        except (Unreachable, ApiError):
+            return False
+        if not found:
+            return True
+        name = container or found["spec"]["containers"][0]["name"]
+        entries = found.get("status", {}).get("containerStatuses") or []
+        states = {entry["name"]: entry for entry in entries}
+        if name not in states:
+            return not entries  # none has begun, or there is no container of this name
+        entered = entered or states[name].get("containerID", "")
+        if "running" not in states[name]["state"] or states[name].get("containerID") != entered:
+            return True
+        if time.monotonic() >= end:
+            return False
+        time.sleep(LOOK_EVERY)
 
 
 def _heard(opened: WebSocket, deadline: float, what: str) -> tuple[str, str]:
@@ -85,7 +112,7 @@ def _heard(opened: WebSocket, deadline: float, what: str) -> tuple[str, str]:
     return "", ""
 
 
-def _how_it_ended(status: dict[str, Any], what: str) -> tuple[int, str]:
+def _how_it_ended(status: dict[str, Any]) -> tuple[int, str]:
     """Exit code, and what the runtime says where no program ran, from the error channel's Status.
 
     Its form: staging/src/k8s.io/kubelet/pkg/cri/streaming/remotecommand in the Kubernetes sources.
@@ -97,9 +124,7 @@ def _how_it_ended(status: dict[str, Any], what: str) -> tuple[int, str]:
         if cause.get("reason") == "ExitCode":
             return int(cause["message"]), ""
     message = str(status.get("message", ""))
-    if any(words in message for words in _GONE):
-        return NOT_RUNNING, ""
     if found := re.search(r"unable to start container process: exec: (.+)", message):
         missing = "not found" in found[1] or "no such file" in found[1]
         return _NO_PROGRAM if missing else _MAY_NOT_RUN, found[1]
-    raise CannotTell(f"could not run {what}: {message}")
+    raise _DidNotRun(message)

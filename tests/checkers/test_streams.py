@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from checkers import streams
 from checkers.declare import CannotTell
 from checkers.streams import MAX_OUTPUT, NOT_RUNNING, _how_it_ended, exec_in_pod
 from cluster.api import Api, connect
@@ -23,6 +24,13 @@ from tests import servers
 EXEC = "Internal error occurred: error executing command in container: failed to exec in container: "
 RUNC = EXEC + 'failed to start exec "0c5f6c26": OCI runtime exec failed: exec failed: '
 START = "unable to start container process: exec: "
+ENDINGS = [
+    EXEC + "container is in CONTAINER_EXITED state",
+    EXEC + 'failed to create exec "adfb3759f399": ttrpc: closed',
+    EXEC + 'failed to create exec "3636c6436731": container not created: not found',
+    RUNC + "unable to start container process: error adding pid 22804 to cgroups: failed to write 22804: openat2 "
+    "/sys/fs/cgroup/systemd/kubelet.slice/a.scope/cgroup.procs: no such file or directory",
+]
 
 
 def _internal(message: str) -> dict[str, Any]:
@@ -36,18 +44,8 @@ def _exited(code: int) -> dict[str, Any]:
 
 
 def test_a_program_that_ran_has_its_exit_code() -> None:
-    assert _how_it_ended({"status": "Success"}, "x") == (0, "")
-    assert _how_it_ended(_exited(7), "x") == (7, "")
-
-
-@pytest.mark.parametrize("message", [
-    EXEC + "container is in CONTAINER_EXITED state",
-    EXEC + 'failed to create exec "adfb3759f399": ttrpc: closed',
-    EXEC + "failed to load task: no running task found: not found",
-    RUNC + "unable to create new parent process: namespace path: lstat /proc/695/ns/ipc: no such file or directory",
-])  # fmt: skip
-def test_a_container_that_has_just_ended_does_not_run(message: str) -> None:
-    assert _how_it_ended(_internal(message), "x") == (NOT_RUNNING, "")
+    assert _how_it_ended({"status": "Success"}) == (0, "")
+    assert _how_it_ended(_exited(7)) == (7, "")
 
 
 @pytest.mark.parametrize(("message", "code"), [
@@ -56,12 +54,7 @@ def test_a_container_that_has_just_ended_does_not_run(message: str) -> None:
     (RUNC + START + '"/etc/passwd": permission denied', 126),
 ])  # fmt: skip
 def test_a_program_that_cannot_be_run_has_the_shells_exit_code(message: str, code: int) -> None:
-    assert _how_it_ended(_internal(message), "x") == (code, message.rpartition("exec: ")[2])
-
-
-def test_what_nobody_foresaw_is_not_the_students_fault() -> None:
-    with pytest.raises(CannotTell, match="could not run 'id' in pod p: the moon"):
-        _how_it_ended(_internal("the moon"), "'id' in pod p")
+    assert _how_it_ended(_internal(message)) == (code, message.rpartition("exec: ")[2])
 
 
 def test_where_the_kubeconfig_has_a_token_the_stream_is_opened_with_it(tmp_path: Path) -> None:
@@ -90,7 +83,7 @@ def test_where_the_kubeconfig_has_a_token_the_stream_is_opened_with_it(tmp_path:
         ):
             exec_in_pod(api, "p", "n", ["ls", "-l a"], "main")
         server.shutdown()
-    ((path, token),) = asked
+    (path, token), *_ = asked
     assert token == "Bearer of-a-service-account"
     assert urlsplit(path).path == "/api/v1/namespaces/n/pods/p/exec"
     assert parse_qs(urlsplit(path).query) == {
@@ -184,13 +177,84 @@ def test_a_connection_that_is_lost_is_not_the_students_fault(tmp_path: Path) -> 
         exec_in_pod(api, "p", "n", ["x"])
 
 
+Pods = list[dict[str, Any] | None]
+
+
+def _pod(container_id: str, state: str) -> dict[str, Any]:
+    entry = {"name": "main", "containerID": container_id, "state": {state: {}}}
+    return {
+        "kind": "Pod", "metadata": {"name": "p"}, "spec": {"containers": [{"name": "main"}]},
+        "status": {"containerStatuses": [entry] if container_id else []},
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def _cluster(refusal: dict[str, Any], pods: Pods, tmp_path: Path) -> Iterator[Api]:
+    """An API whose every exec stream ends with the refusal; asked for the pod, it gives one after the other."""
+    left = list(pods)
+
+    def serve(connection: socket.socket, head: str) -> None:
+        if "/exec?" in head:
+            servers.accept_websocket(connection, head)
+            connection.sendall(status(refusal))
+        elif pod := left.pop(0) if len(left) > 1 else left[0]:
+            servers.answer(connection, 200, pod)
+        else:
+            servers.answer(connection, 404, {"kind": "Status", "code": 404, "reason": "NotFound"})
+
+    with servers.serving(serve) as port:
+        config = servers.kubeconfig(tmp_path / "config", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
+        with contextlib.closing(connect(config)) as api:
+            yield api
+
+
+@pytest.fixture
+def _looks_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streams, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(streams, "ENDING_IS_KNOWN_WITHIN", 0.5)
+
+
+@pytest.mark.usefixtures("_looks_often")
+@pytest.mark.parametrize("message", ENDINGS)
+@pytest.mark.parametrize("pods", [
+    [_pod("a", "running"), _pod("a", "running"), _pod("a", "terminated")],
+    [_pod("a", "running"), _pod("b", "running")],
+    [_pod("a", "running"), None],
+    [_pod("a", "waiting")],
+    [_pod("", "")],
+], ids=["ended", "another-runs", "pod-gone", "waits", "not-begun"])  # fmt: skip
+def test_a_container_that_has_just_ended_does_not_run(message: str, pods: Pods, tmp_path: Path) -> None:
+    with _cluster(_internal(message), pods, tmp_path) as api:
+        assert exec_in_pod(api, "p", "n", ["x"]) == (NOT_RUNNING, "")
+
+
+@pytest.mark.usefixtures("_looks_often")
+@pytest.mark.parametrize("message", ["the moon", *ENDINGS])
+def test_where_the_container_goes_on_it_is_not_the_students_fault(message: str, tmp_path: Path) -> None:
+    with (
+        _cluster(_internal(message), [_pod("a", "running")], tmp_path) as api,
+        pytest.raises(CannotTell, match="could not run 'id' in pod p: "),
+    ):
+        exec_in_pod(api, "p", "n", ["id"])
+
+
+@pytest.mark.usefixtures("_looks_often")
+def test_a_container_of_another_name_tells_nothing(tmp_path: Path) -> None:
+    refusal = _internal("container sidecar is not valid for pod p")
+    with _cluster(refusal, [_pod("a", "terminated")], tmp_path) as api, pytest.raises(CannotTell, match="not valid"):
+        exec_in_pod(api, "p", "n", ["x"], "sidecar")
+
+
 @pytest.mark.parametrize(("code", "said"), [
     (404, 'container not found ("main")'),
     (400, "cannot exec into a container in a completed pod; current phase is Succeeded"),
 ])  # fmt: skip
 def test_a_container_that_ended_before_the_stream_was_open_does_not_run(tmp_path: Path, code: int, said: str) -> None:
-    def serve(connection: socket.socket, _: str) -> None:
-        servers.answer(connection, code, {"kind": "Status", "code": code, "message": said})
+    def serve(connection: socket.socket, head: str) -> None:
+        if "/exec?" in head:
+            servers.answer(connection, code, {"kind": "Status", "code": code, "message": said})
+        else:
+            servers.answer(connection, 200, _pod("a", "terminated"))
 
     with servers.serving(serve) as port:
         config = servers.kubeconfig(tmp_path / "config", {"server": f"http://127.0.0.1:{port}"}, {"token": "t"})
