@@ -489,15 +489,19 @@ def _pools_of_others(engine: Engine, cluster: str) -> set[int]:
 
 
 def _marked_pool(engine: Engine, cluster: str) -> int | None:
-    source = f"{container_name(cluster, CONTROL_PLANE)}:{POOL_MARK}"
+    node = container_name(cluster, CONTROL_PLANE)
+    # A copy would make the engine create anew what a node mounts, at the place that its checkout was moved from.
+    asked = engine.run("exec", node, "sh", "-c", f"cat {POOL_MARK} || true", check=False)
+    text = asked.stdout if asked.returncode == 0 else _copied(engine, f"{node}:{POOL_MARK}")
+    return int(text) if text.strip() in map(str, range(POOLS)) else None
+
+
+def _copied(engine: Engine, source: str) -> str:
+    """A file of a node that does not run; empty where there is none."""
     with tempfile.TemporaryDirectory(prefix="kailab-") as folder:
-        copied = Path(folder) / "pool"
-        engine.run("cp", source, copied, check=False)  # also from a container that is stopped
-        try:
-            number = int(copied.read_text())
-        except (OSError, ValueError):
-            return None
-    return number if number in range(POOLS) else None
+        copied = Path(folder) / "copied"
+        engine.run("cp", source, copied, check=False)
+        return copied.read_text() if copied.is_file() else ""
 
 
 def _load_balancer_pool(

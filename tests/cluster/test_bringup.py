@@ -211,17 +211,27 @@ class Sharing(Engine):
     folder: Path = Path()
 
     def run(self, *args: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
-        words, said = list(map(str, args)), ""
-        match words[0]:
-            case "ps":
+        words, code, said = list(map(str, args)), 0, ""
+        match words:
+            case ["ps", *_]:
                 said = "\n".join(path.name.removesuffix("-control-plane") for path in self.folder.iterdir())
-            case "cp":
-                source = self.folder / words[1].partition(":")[0] / "pool"
-                if source.exists():
-                    Path(words[2]).write_text(source.read_text())
-            case "exec":
-                (self.folder / words[1] / "pool").write_text(words[-1].split()[2])
-        return subprocess.CompletedProcess(words, 0, said, "")
+            case ["exec", node, *_] if (self.folder / node / "stopped").exists():
+                code = 1
+            case ["exec", node, _, _, command] if command.startswith("cat "):
+                said = self._pool(node)
+            case ["exec", node, _, _, command]:
+                (self.folder / node / "pool").write_text(command.split()[2])
+            case ["cp", source, target]:
+                node = source.partition(":")[0]
+                assert (self.folder / node / "stopped").exists(), (
+                    "it makes what a node mounts at its checkout's old place"
+                )
+                Path(target).write_text(self._pool(node))
+        return subprocess.CompletedProcess(words, code, said, "")
+
+    def _pool(self, node: str) -> str:
+        mark = self.folder / node / "pool"
+        return mark.read_text() if mark.exists() else ""
 
     def add(self, cluster: str) -> None:
         (self.folder / f"{cluster}-control-plane").mkdir()
@@ -254,6 +264,17 @@ def test_clusters_whose_usual_pool_is_the_same_get_pools_of_their_own(sharing: S
     assert chosen[0] == 3
     assert len(set(chosen)) == len(several) >= 4
     assert [pool(workspace, sharing) for workspace in several] == chosen, "also with the notes lost"
+
+
+def test_the_pool_of_a_cluster_that_is_stopped_stays_its_own(sharing: Sharing) -> None:
+    stopped, other = clusters_of(one_pool=3)[:2]
+    for workspace in (stopped, other):
+        sharing.add(workspace.own_name)
+    (sharing.folder / f"{other.own_name}-control-plane" / "pool").write_text("5")
+    assert pool(stopped, sharing) == 3
+    (sharing.folder / f"{stopped.own_name}-control-plane" / "stopped").touch()
+    (sharing.folder / f"{other.own_name}-control-plane" / "pool").unlink()
+    assert pool(other, sharing) != 3
 
 
 def test_a_chosen_pool_stays_also_when_the_usual_one_becomes_free(sharing: Sharing, workspace: Workspace) -> None:
