@@ -88,10 +88,12 @@ class Engine:
         return asked.returncode == 0
 
     def build(self, tag: str, context: Path | str, *args: str, log: Path, timeout: float) -> None:
-        """Build the folder's Dockerfile. The image gets its name when it is whole."""
-        label = ("--label", label_of(tag))
+        """Build the folder's Dockerfile. The image gets its name when it is whole, and the one that had it goes."""
+        label, before = ("--label", label_of(tag)), self._made(tag)
         self.run("build", "--tag", full_name(tag), *label, *args, context,
                  log=log, env=self.env, timeout=timeout, tied=True)  # fmt: skip
+        if before and before != self._made(tag):
+            self.run("image", "rm", before, check=False)  # it stays where a container or another image needs it
 
     def image_names(self, *options: str) -> list[str]:
         """All that have one, in full; `options` choose among them, as those of `image ls`."""
@@ -100,9 +102,13 @@ class Engine:
 
     def images_made(self) -> list[str]:
         """The names of the images that kailab has made here; not those that others built upon them or called alike."""
-        asked = ("image", "inspect", "--format", f'{{{{index .Config.Labels "{IMAGE_LABEL}"}}}}')
-        labelled = self.image_names("--filter", f"label={IMAGE_LABEL}")
-        return [name for name in labelled if self.run(*asked, name, check=False).stdout.strip() == name]
+        return [name for name in self.image_names("--filter", f"label={IMAGE_LABEL}") if self._made(name)]
+
+    def _made(self, name: str) -> str:
+        """The id of the image of this name; empty where kailab has not made it, or there is none."""
+        told = f'{{{{.Id}}}} {{{{index .Config.Labels "{IMAGE_LABEL}"}}}}'
+        words = self.run("image", "inspect", "--format", told, full_name(name), check=False).stdout.split()
+        return words[0] if words[1:] == [full_name(name)] else ""
 
     def save(self, names: Sequence[str], target: Path | str, log: Path | None = None) -> None:
         """Write several images into one archive, as containerd imports it."""

@@ -41,7 +41,7 @@ class FakeEngine(Engine):
                 said = "\n".join(name for name, labels in self.images.items() if label in labels)
             case ["image", "inspect"]:
                 assert IMAGE_LABEL in words[3]
-                said = self.images[short][IMAGE_LABEL]
+                said = f"an-id {self.images[short][IMAGE_LABEL]}"
             case ["image", "rm"]:
                 assert "--force" not in words
                 assert all(_is_held(lock) for lock in self.held)

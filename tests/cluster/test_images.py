@@ -46,6 +46,10 @@ class FakeEngine(Engine):
             raise CommandFailed(words, "failed with status 1", "write /x: no space left on device")
         if words[:4] == ["image", "inspect", "--format", "{{.Created}}"]:
             return Done(self.made.get(words[-1], ago(hours=48)))
+        if words[:2] == ["image", "inspect"] and IMAGE_LABEL in words[3]:
+            # What has no recipe is another's here.
+            labelled = bool(recipe := self.images.get(words[-1]))
+            return Done(f"id-of-{recipe} {words[-1] if labelled else ''}")
         if words[:2] == ["image", "inspect"]:
             return Done(self.images.get(words[-1], ""), 0 if words[-1] in self.images else 1)
         if words[:2] == ["image", "ls"]:
@@ -56,7 +60,7 @@ class FakeEngine(Engine):
         if words[0] in ("commit", "import"):
             self.images[words[-1]] = ""
         if words[:2] == ["image", "rm"]:
-            self.images.pop(words[2])
+            self.images.pop(words[2], None)
         return Done()
 
     def called(self, word: str) -> list[str]:
@@ -99,8 +103,18 @@ def test_an_image_of_another_recipe_under_the_name_is_not_trusted(
     build(workspace, engine, recipe)
     (recipe.context / "Dockerfile").write_text("ARG BASE\nFROM ${BASE}\nRUN true\n")
     assert not builder.is_built(engine, recipe)
+    assert not engine.called("image rm")
+    older = engine.images[full_name(recipe.name)]
     build(workspace, engine, recipe)
     assert len(engine.called("build")) == 2
+    assert engine.called("image rm") == [f"image rm id-of-{older}"], "nameless, it would fill the disk for ever"
+
+
+def test_another_image_that_had_the_name_stays(workspace: Workspace, engine: FakeEngine, recipe: ImageRecipe) -> None:
+    engine.images[full_name(recipe.name)] = ""
+    build(workspace, engine, recipe)
+    assert len(engine.called("build")) == 1
+    assert not engine.called("image rm")
 
 
 def test_a_build_that_was_cut_short_is_made_again(
