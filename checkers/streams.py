@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -23,8 +24,8 @@ _NO_PROGRAM, _MAY_NOT_RUN = 127, 126
 # is to fill nobody's memory.
 MAX_OUTPUT = 2**20  # bytes
 _OUTPUT, _STATUS = (1, 2), 3  # streams, by the first byte of each message: stdout and stderr, and how it ended
-# Until the kubelet has told that a container ended: it looks each second, and on a busy machine 6 s were seen.
-ENDING_IS_KNOWN_WITHIN, LOOK_EVERY = 20.0, 0.5  # seconds
+LOOK_EVERY = 0.5  # seconds, until the kubelet tells that a container ended: on a busy machine 6 s were seen
+_OF_RIGHTS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # they say nothing of the container
 
 
 class _DidNotRun(Exception):
@@ -52,18 +53,19 @@ def exec_in_pod(
     except Unreachable as lost:
         raise CannotTell(f"could not run {what}: {lost.what} {lost.why}") from None
     except (ApiError, _DidNotRun) as refused:
-        if _has_ended(api, pod, namespace, container):
+        of_rights = isinstance(refused, ApiError) and refused.status in _OF_RIGHTS
+        if not of_rights and _has_ended(api, pod, namespace, container, deadline):
             return NOT_RUNNING, ""
         raise CannotTell(f"could not run {what}: {refused}") from None
 
 
-def _has_ended(api: Api, pod: str, namespace: str, container: str) -> bool:
+def _has_ended(api: Api, pod: str, namespace: str, container: str, deadline: float) -> bool:
     """Whether a container that could not be entered has ended or has yet to begin, as the pod's status soon tells.
 
     The runtime's words are no help: every moment of a container's end has its own, and most read like a machine's
     trouble.
     """
-    entered, end = "", time.monotonic() + ENDING_IS_KNOWN_WITHIN
+    entered = ""
     while True:
         try:
             found = api.get("Pod", pod, namespace)
@@ -79,7 +81,7 @@ def _has_ended(api: Api, pod: str, namespace: str, container: str) -> bool:
         entered = entered or states[name].get("containerID", "")
         if "running" not in states[name]["state"] or states[name].get("containerID") != entered:
             return True
-        if time.monotonic() >= end:
+        if time.monotonic() >= deadline:
             return False
         time.sleep(LOOK_EVERY)
 
