@@ -24,7 +24,7 @@ _NO_PROGRAM, _MAY_NOT_RUN = 127, 126
 # is to fill nobody's memory.
 MAX_OUTPUT = 2**20  # bytes
 _OUTPUT, _STATUS = (1, 2), 3  # streams, by the first byte of each message: stdout and stderr, and how it ended
-LOOK_EVERY = 0.5  # seconds, until the kubelet tells that a container ended: on a busy machine 6 s were seen
+LOOK_EVERY = 0.5  # seconds, until the kubelet tells that a container ended: on a busy machine 8 s were seen
 _OF_RIGHTS = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)  # they say nothing of the container
 
 
