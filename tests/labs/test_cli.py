@@ -288,8 +288,11 @@ def test_the_shell_lines_survive_a_path_with_a_quote(home: Path) -> None:
     assert done.stdout == str(home / "kubeconfig")
 
 
+# Whoever runs these tests under nohup hands on that the signal is ignored. The program takes that back itself:
+# a `preexec_fn` would fork us, and gRPC, which other tests leave running here, now and then aborts in such a fork.
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(int(sys.argv[1]), signal.SIG_DFL)
 from labs import cli
 def wait():
     try:
@@ -304,11 +307,8 @@ cli.main()
 
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
 def test_a_closed_terminal_and_a_plain_kill_are_like_ctrl_c(number: signal.Signals) -> None:
-    def as_usual() -> None:  # whoever runs these tests under nohup hands on that it is ignored
-        signal.signal(number, signal.SIG_DFL)
-
-    with subprocess.Popen([sys.executable, "-c", WAITING], cwd=catalog.LABS.parent, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.DEVNULL, preexec_fn=as_usual) as run:  # fmt: skip
+    with subprocess.Popen([sys.executable, "-c", WAITING, str(int(number))], cwd=catalog.LABS.parent, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as run:  # fmt: skip
         assert run.stdout is not None
         assert run.stdout.readline() == "begun\n"
         run.send_signal(number)
