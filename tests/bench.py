@@ -183,7 +183,7 @@ def fleets(workspace: Workspace, figures: Figures, console: Console) -> None:
     console.print(bench_fleets.table(sizes))
     largest = sizes[-1]
     figures.add(f"{largest.nodes} simulated nodes Ready", largest.ready, 20)
-    figures.add(f"  {largest.pods} GPU pods on them Running", largest.running, 90)
+    figures.add(f"  {largest.pods} GPU pods on them Running, profile `sampling`", largest.running, 90)
     figures.add(f"  check {bench_fleets.CHECKED} --quick beside them, whole process", largest.check, 2)
 
 

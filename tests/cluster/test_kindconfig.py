@@ -161,7 +161,8 @@ def test_the_scheduler_finds_its_configuration() -> None:
     (volume,), (argument,) = scheduler["extraVolumes"], scheduler["extraArgs"]
     assert argument == {"name": "config", "value": volume["mountPath"]}
     read = yaml.safe_load(Path(on_host[volume["hostPath"]]).read_text())
-    assert [profile["schedulerName"] for profile in read["profiles"]] == ["default-scheduler", "gpu-packing"]
+    names = [profile["schedulerName"] for profile in read["profiles"]]
+    assert names == ["default-scheduler", "gpu-packing", "sampling"]
     assert all(len(node["extraMounts"]) == 1 for node in nodes[1:])
 
 
