@@ -145,7 +145,7 @@ def _away(api: Api) -> None:
 
 def table(sizes: Sequence[Size]) -> Table:
     """Seconds by size, and in the last line how many times the first one's the last one's are."""
-    made = Table(box=None, title="fleets, in seconds (pods by the scheduler's profile `sampling`)", title_justify="left")
+    made = Table(box=None, title="fleets, in seconds (pods by profile `sampling`)", title_justify="left")
     for column in ("nodes", "Ready", "GPU pods", "Running", "pods a second", f"check {CHECKED} --quick", "all gone"):
         made.add_column(column, justify="right")
     for one in sizes:

@@ -100,9 +100,9 @@ def kubelet_is_back(api: Api, namespace: str, node: str) -> None:
     eventually(lambda: allocatable(api, node) == len(GPUS[node]))
 
 
-def inside(workspace: Workspace, namespace: str, pod: str, *command: str) -> str:
+def inside(workspace: Workspace, namespace: str, pod: str, *command: str, container: str = "main") -> str:
     kubectl: list[str | Path] = [tools.find_kubectl(workspace) or "kubectl", "--kubeconfig", workspace.kubeconfig]
-    return run([*kubectl, "-n", namespace, "exec", pod, "--", *command], check=False).stdout
+    return run([*kubectl, "-n", namespace, "exec", pod, "-c", container, "--", *command], check=False).stdout
 
 
 def agent(api: Api, node: str) -> str:
@@ -223,6 +223,39 @@ def test_a_claim_gets_the_same_kind_of_gpu_and_the_plugin_leaves_it_alone(
     api.delete("Pod", "plain", namespace)
     eventually(lambda: not any(taints()))
     api.delete("Pod", "claimer", namespace)
+    eventually(lambda: allocatable(api, "gpu-a") == 4)
+
+
+def test_containers_see_what_their_requests_of_a_claim_got(api: Api, namespace: str, workspace: Workspace) -> None:
+    claim = gpu_claim("both", 'device.attributes["gpu.nvidia.com"].productName == "NVIDIA A100-SXM4-80GB"')
+    (first,) = claim["spec"]["devices"]["requests"]
+    first["exactly"]["count"] = 2
+    second = {"name": "other", "exactly": {"deviceClassName": "gpu.nvidia.com"}}
+    claim["spec"]["devices"] |= {
+        "requests": [first, second],
+        "constraints": [{"requests": ["gpu", "other"], "matchAttribute": "gpu.nvidia.com/productName"}],
+    }
+    api.create(claim, namespace)
+    pod = gpu_pod("sharers", claim="both", image=BUSYBOX)
+    (main,) = pod["spec"]["containers"]
+    asked: dict[str, list[Object]] = {
+        "gpu": [{"name": "gpu", "request": "gpu"}], "other": [{"name": "gpu", "request": "other"}],
+        "all": [{"name": "gpu"}], "none": [],
+    }  # fmt: skip
+    pod["spec"]["containers"] = [main | {"name": name, "resources": {"claims": one}} for name, one in asked.items()]
+    api.create(pod, namespace)
+    running(api, namespace, "sharers")
+
+    def seen(container: str) -> set[str]:
+        said = inside(workspace, namespace, "sharers", "sh", "-c", "nvidia-smi -L; echo said", container=container)
+        assert said.endswith("said\n")
+        return set(re.findall(r"A100.*UUID: (\S+)\)", said))
+
+    parts = {name: seen(name) for name in asked}
+    assert [len(parts[name]) for name in ("gpu", "other", "none")] == [2, 1, 0]
+    assert not parts["gpu"] & parts["other"]
+    assert parts["all"] == parts["gpu"] | parts["other"]
+    api.delete("Pod", "sharers", namespace)
     eventually(lambda: allocatable(api, "gpu-a") == 4)
 
 
