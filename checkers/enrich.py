@@ -6,6 +6,7 @@ from textwrap import shorten
 from typing import Any
 
 from checkers.lab import Lab
+from checkers.workloads import container_statuses
 from cluster.api import Object
 
 LOG_LINES = 3
@@ -30,7 +31,7 @@ def own_words(lab: Lab, item: Object) -> list[str]:
 def pod_words(lab: Lab, pod: Object) -> list[str]:
     name, status = pod["metadata"]["name"], pod.get("status", {})
     lines = []
-    for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+    for container in container_statuses(pod):
         lines += [f"pod {name}, container {container['name']}: {text}" for text in container_words(container)]
     if not lines:
         lines += [f"pod {name}: {c['reason']}: {c.get('message', '')}" for c in status.get("conditions", [])

@@ -9,7 +9,7 @@ from typing import Any
 
 from checkers import explain_gpus, spreading
 from checkers.scheduling import refusals, requests
-from checkers.workloads import condition, has_ended, is_ready, seen_at
+from checkers.workloads import condition, container_statuses, has_ended, is_ready, seen_at
 from cluster.api import Object
 
 _CODES = {
@@ -68,7 +68,7 @@ def explain(facts: Facts) -> list[Reason]:
         found = [*_claims(facts), *_devices(facts), *found]
     if not pod["spec"].get("nodeName"):
         found.append(_unscheduled(facts))
-    for container in _statuses(pod):
+    for container in container_statuses(pod):
         found += _container(facts, container)
     if not found:
         found += _as_a_whole(facts)
@@ -199,7 +199,7 @@ def _container(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
 
 def past_ends(facts: Facts) -> list[Reason]:
     """How containers that run by now have ended before: no trouble of a pod that is ready, but good to know."""
-    return [reason for status in _statuses(facts.pod) if status.get("state", {}).get("running")
+    return [reason for status in container_statuses(facts.pod) if status.get("state", {}).get("running")
             for reason in _past(facts, status)]  # fmt: skip
 
 
@@ -212,11 +212,6 @@ def _past(facts: Facts, status: Mapping[str, Any]) -> Iterator[Reason]:
 
 def _last_end(status: Mapping[str, Any]) -> Mapping[str, Any]:
     return (status.get("lastState") or {}).get("terminated") or {}
-
-
-def _statuses(pod: Object) -> list[dict[str, Any]]:
-    status = pod.get("status", {})
-    return [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
 
 
 def _image(facts: Facts, status: Mapping[str, Any], waiting: Mapping[str, Any]) -> Reason:

@@ -112,10 +112,14 @@ def claim_names(pod: Object) -> dict[str, str]:
     return {one["name"]: one.get("resourceClaimName") or made.get(one["name"], "") for one in wanted}
 
 
+def container_statuses(pod: Object) -> list[dict[str, Any]]:
+    """Of the init containers first, in the order in which they run; of those that the kubelet has told of yet."""
+    status = pod.get("status", {})
+    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+
+
 def is_stuck(pod: Object) -> bool:
     """Whether waiting alone won't help: the image can't be had, or the container keeps ending."""
     hopeless = {"ImagePullBackOff", "ErrImagePull", "ErrImageNeverPull", "InvalidImageName", "CrashLoopBackOff",
                 "CreateContainerConfigError", "RunContainerError"}  # fmt: skip
-    status = pod.get("status", {})
-    states = [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]
-    return any(entry.get("state", {}).get("waiting", {}).get("reason") in hopeless for entry in states)
+    return any(entry.get("state", {}).get("waiting", {}).get("reason") in hopeless for entry in container_statuses(pod))

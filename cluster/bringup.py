@@ -57,11 +57,12 @@ DISK_TO_CREATE = 4 * 2**30
 @dataclass(frozen=True)
 class Extras:
     """What the layers above add to a cluster: images for every node, objects to apply, what to wait for
-    (kind, namespace, name)."""
+    (kind, namespace, name), and a proof that what is ready works, which raises KailabError where it does not."""
 
     images: tuple[ImageRecipe, ...] = ()
     manifests: tuple[dict[str, Any], ...] = ()
     ready: tuple[tuple[str, str, str], ...] = ()
+    proof: Callable[[Api], None] = lambda api: None
 
 
 class Bringup:
@@ -276,6 +277,7 @@ class Bringup:
                         "Not everything got ready.", why="\n".join(waiting), mend=self._how_to_get_ready(),
                     )  # fmt: skip
                 time.sleep(0.25)
+            self._extras.proof(api)
         return ""
 
     def _how_to_get_ready(self) -> str:

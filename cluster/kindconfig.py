@@ -10,6 +10,7 @@ from typing import Any
 from cluster.topology import NODES, Node, taint
 
 SHARED_MOUNT = "/kailab/shared"
+POD_SUBNET = "10.244.0.0/16"  # kind's own default, from which each node gets a /24
 SCHEDULER = Path(__file__).with_name("scheduler.yaml")
 _SCHEDULER_IN_NODE, _SCHEDULER_IN_POD = "/kailab/scheduler.yaml", "/etc/kubernetes/kailab-scheduler.yaml"
 # Requests per second that the controller manager may send, for the same reason as in scheduler.yaml.

@@ -82,8 +82,8 @@ def up() -> None:
 @app.command()
 def status() -> None:
     """The course cluster's nodes and add-ons; changes nothing."""
-    from cluster.bringup import status as cluster_status
     from labs.screens import show_status
+    from labs.setup import status as cluster_status
 
     found = cluster_status(Workspace.here())
     show_status(found, _console())

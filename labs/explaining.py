@@ -14,7 +14,7 @@ from rich.text import Text
 from checkers.explain import Facts, Reason, explain, past_ends
 from checkers.explain_workloads import workload_reasons
 from checkers.report.terminal import plain
-from checkers.workloads import is_leaving, is_owned, is_ready
+from checkers.workloads import container_statuses, is_leaving, is_owned, is_ready
 from cluster.api import Api, ApiError, Object
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
@@ -153,8 +153,7 @@ def _facts(api: Api, pod: Object) -> Facts:
 def _logs(api: Api, pod: Object) -> dict[str, str]:
     """The end of the log of every container that has ended, by name."""
     found = {}
-    status = pod.get("status", {})
-    for entry in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
+    for entry in container_statuses(pod):
         ended_now = "terminated" in entry.get("state", {})
         if ended_now or entry.get("restartCount"):
             with contextlib.suppress(ApiError):  # a log that is gone takes nothing from the rest

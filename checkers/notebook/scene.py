@@ -103,14 +103,9 @@ def pod_state(pod: Object) -> tuple[str, str, str]:
     return "starting", "starting", _why(pod)
 
 
-def _statuses(pod: Object) -> list[dict[str, Any]]:
-    status = pod["status"]
-    return [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
-
-
 def _has_broken(pod: Object) -> bool:
     """A container has ended badly and isn't up again yet."""
-    ends = [one.get("state", {}).get("terminated") for one in _statuses(pod)]
+    ends = [one.get("state", {}).get("terminated") for one in workloads.container_statuses(pod)]
     return any(end and end.get("exitCode") for end in ends)
 
 
@@ -120,13 +115,14 @@ def _is_up(pod: Object) -> bool:
 
 
 def _restarts(pod: Object) -> str:
-    count = sum(one.get("restartCount", 0) for one in _statuses(pod))
+    count = sum(one.get("restartCount", 0) for one in workloads.container_statuses(pod))
     return f"{count} restarts" if count > 1 else "1 restart" if count else ""
 
 
 def _why(pod: Object) -> str:
     """A container's own words, of the first that is neither ready nor over as it should be."""
-    open_ones = [one for one in _statuses(pod) if one.get("state", {}).get("terminated", {}).get("exitCode") != 0]
+    statuses = workloads.container_statuses(pod)
+    open_ones = [one for one in statuses if one.get("state", {}).get("terminated", {}).get("exitCode") != 0]
     return next((text for one in open_ones if not one.get("ready") for text in container_words(one)), "")
 
 

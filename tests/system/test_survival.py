@@ -21,6 +21,7 @@ from cluster import images as builder
 from cluster.api import Api
 from cluster.engine import Engine
 from cluster.images import ImageRecipe
+from cluster.kindconfig import POD_SUBNET
 from cluster.topology import NODES, container_name
 from cluster.workspace import Workspace
 from labs.catalog import facts, fill_in, lab_numbered
@@ -67,6 +68,23 @@ def test_nodes_that_come_back_with_other_addresses_are_a_cluster_again(
     repaired = kailab("up")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     eventually(lambda: _outcomes_of_run(solved_lab_6) == {"pass"}, seconds=180)
+
+
+def test_a_firewall_between_nodes_is_named_though_all_is_ready(engine: Engine, workspace: Workspace) -> None:
+    """A rule in one node takes the place of the machine's firewall, which is not ours to change."""
+    control_plane = container_name(workspace.cluster_name, NODES[0])
+    rule = ["FORWARD", "--source", POD_SUBNET, "--destination", POD_SUBNET, "--jump", "DROP"]
+    engine.run("exec", control_plane, "iptables", "--wait", "--insert", *rule)
+    try:
+        noticed, failed = kailab("status"), kailab("up")
+    finally:
+        engine.run("exec", control_plane, "iptables", "--wait", "--delete", *rule)
+    assert noticed.returncode == 2
+    assert "pods on gpu-a" in noticed.stdout
+    assert failed.returncode == 2
+    assert "Pods don't reach the pods on gpu-a, gpu-b" in " ".join(failed.stderr.split())
+    assert "Everything ready" not in failed.stdout.splitlines()[-1]
+    assert kailab("status").returncode == 0
 
 
 def test_two_bring_ups_at_once_both_end_well() -> None:
