@@ -269,8 +269,10 @@ class Bringup:
 
     def _wait_ready(self, log: Path, say: Say) -> str:
         deadline = time.monotonic() + READY_SECONDS
+        started = nodes.started(self.engine, self._name)
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
-            while waiting := unready(api, self._extras.ready):
+            # In this order: what is ready counts only when nothing that the API tells is from before.
+            while waiting := nodeobjects.outdated(api, started) or unready(api, self._extras.ready):
                 say("waiting for " + ", ".join(waiting[:4]))
                 if time.monotonic() > deadline:
                     raise KailabError(

@@ -5,6 +5,8 @@ What labs or students add to a node, and whether it is cordoned, stays as it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -26,6 +28,28 @@ def lacking(node: Node, found: Object) -> list[str]:
     """The labels and taints that a node should carry and does not, in words."""
     labels = [f"label {key} of node {node.name}" for key in _labels_lacking(node, found)]
     return labels + [f"taint {one['key']} of node {node.name}" for one in _taints_lacking(node, found)]
+
+
+def outdated(api: Api, started: Mapping[str, datetime]) -> list[str]:
+    """The nodes of which the API still tells what was before their container started, in words.
+
+    For 40 s it says of a node that stopped, and of its pods, that they are Ready; that a kubelet starts corrects it.
+    """
+    return [f"news of node {name}" for name, since in started.items() if _tells_of_before(api, name, since)]
+
+
+def _tells_of_before(api: Api, node: str, since: datetime) -> bool:
+    pods, _ = api.list("Pod", fieldSelector=f"spec.nodeName={node}")
+    running = [
+        container["state"]["running"]["startedAt"]
+        for pod in pods
+        # Of a pod that has ended or goes, nobody corrects what is said of its containers.
+        if pod["status"].get("phase") == "Running" and "deletionTimestamp" not in pod["metadata"]
+        for container in pod["status"].get("containerStatuses") or []
+        if "running" in container["state"]
+    ]
+    # The API gives whole seconds.
+    return any(datetime.fromisoformat(at) < since.replace(microsecond=0) for at in running)
 
 
 def put_back(api: Api, node: Node) -> list[str]:

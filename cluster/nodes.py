@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from cluster.engine import Engine
@@ -53,6 +54,14 @@ def states(engine: Engine, cluster: str) -> list[NodeState]:
     found = dict(line.removeprefix("/").split("\t", 1) for line in told.splitlines() if "\t" in line)
     names = [(node, container_name(cluster, node)) for node in NODES]
     return [NodeState(node, name, found.get(name, "absent")) for node, name in names]
+
+
+def started(engine: Engine, cluster: str) -> dict[str, datetime]:
+    """Since when each node's container runs, by the node's name."""
+    names = {container_name(cluster, node): node.name for node in NODES}
+    asked = ("container", "inspect", "--format", "{{.Name}}\t{{json .State.StartedAt}}", *names)
+    found = dict(line.removeprefix("/").split("\t", 1) for line in engine.run(*asked).stdout.splitlines())
+    return {names[name]: datetime.fromisoformat(json.loads(since)) for name, since in found.items()}
 
 
 def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from datetime import datetime
 from typing import Any, cast
 
 import pytest
@@ -82,6 +83,40 @@ def test_all_that_is_gone_or_changed_is_missed_and_put_back_beside_what_others_g
     assert {one["key"] for one in after["spec"]["taints"]} == {one["key"] for one in wanted["spec"]["taints"]}
     assert FOREIGN in after["spec"]["taints"]
     assert after["spec"]["unschedulable"]
+
+
+def ran(since: str, node: str = "gpu-a", phase: str = "Running", **metadata: str) -> Object:
+    """A pod with a container that runs `since`, and with one that has yet to start."""
+    statuses = [{"name": "main", "state": {"running": {"startedAt": since}}},
+                {"name": "other", "state": {"waiting": {"reason": "ContainerCreating"}}}]  # fmt: skip
+    return {"metadata": {"name": "some", **metadata}, "spec": {"nodeName": node},
+            "status": {"phase": phase, "containerStatuses": statuses}}  # fmt: skip
+
+
+BEFORE, AFTER = "2026-11-27T10:00:04Z", "2026-11-27T10:00:05Z"
+
+
+@pytest.mark.parametrize(
+    ("pods", "waits"),
+    [
+        ([ran(AFTER), ran(BEFORE)], True),
+        ([ran(AFTER)], False),
+        ([ran(BEFORE, node="gpu-b")], False),
+        ([ran(BEFORE, phase="Failed")], False),
+        ([ran(BEFORE, deletionTimestamp=AFTER)], False),
+        ([{"metadata": {}, "spec": {"nodeName": "gpu-a"}, "status": {"phase": "Running"}}], False),
+    ],
+)
+def test_a_node_that_was_restarted_is_not_believed_by_what_was_known_of_it_before(
+    pods: list[Object], waits: bool
+) -> None:
+    class Listing:
+        def list(self, kind: str, namespace: str = "", **options: str) -> tuple[list[Object], str]:
+            assert kind == "Pod"
+            return [pod for pod in pods if f"spec.nodeName={pod['spec']['nodeName']}" == options["fieldSelector"]], ""
+
+    started = {"gpu-a": datetime.fromisoformat("2026-11-27T10:00:05.999999Z")}
+    assert bool(nodeobjects.outdated(cast("Api", Listing()), started)) == waits
 
 
 def test_a_role_taken_from_a_gpu_node_is_not_called_ready(fake: FakeApi, monkeypatch: pytest.MonkeyPatch) -> None:

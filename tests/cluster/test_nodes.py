@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,15 @@ def test_paused_nodes_go_on_and_stopped_ones_start_the_control_plane_first(tmp_p
     done = [call for call in engine.calls if call[0] in ("start", "unpause")]
     assert done[0] == ["start", container_name(CLUSTER, NODES[0])]
     assert ["unpause", container_name(CLUSTER, NODES[1])] in done
+
+
+@pytest.mark.parametrize(("program", "slash"), [("docker", "/"), ("podman", "")])
+def test_a_container_runs_since_then_whatever_the_engines_zone_and_digits(program: str, slash: str) -> None:
+    said = ['"2026-11-27T10:00:05.123456789Z"', '"2026-11-27T11:00:05.12+01:00"', '"2026-11-27T10:00:05Z"']
+    containers = {container_name(CLUSTER, node): said[at % 3] for at, node in enumerate(NODES)}
+    found = nodes.started(FakeEngine(program, "5", containers=containers, slash=slash), CLUSTER)
+    assert list(found) == [node.name for node in NODES]
+    assert {at.replace(microsecond=0) for at in found.values()} == {datetime(2026, 11, 27, 10, 0, 5, tzinfo=UTC)}
 
 
 def test_without_containers_every_node_is_absent() -> None:
