@@ -88,18 +88,33 @@ def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
     Raises KailabError with what is left.
     """
     present, why, mend = containers(engine, cluster), "", ""
-    if not present:
-        return []
     try:
-        engine.run("rm", "--force", "--volumes", *present, log=log)
+        if present:
+            engine.run("rm", "--force", "--volumes", *present, log=log)
+        if volumes := _podmans_volumes(engine, cluster):
+            engine.run("volume", "rm", *volumes, log=log)
     except CommandFailed as failed:
         why, mend = failed.why, failed.mend
-    if left := containers(engine, cluster):
+    if left := [*containers(engine, cluster), *_podmans_volumes(engine, cluster)]:
         raise KailabError(
             f"Cluster {cluster} is not removed: {', '.join(left)} remain.", why=why,
             mend=f"{mend + '; then ' if mend else ''}kailab down   (once more; log: {log})",
         )  # fmt: skip
     return present
+
+
+def _podmans_volumes(engine: Engine, cluster: str) -> list[str]:
+    """The nodes' volumes, which on Podman aren't anonymous, so that they stay when their containers are removed.
+
+    kind marks each with a label that is the container's name (pkg/cluster/internal/providers/podman/util.go).
+    """
+    if engine.program != "podman":
+        return []
+    found: list[str] = []
+    for node in NODES:
+        ours = f"label={container_name(cluster, node)}"
+        found += engine.run("volume", "ls", "--quiet", "--filter", ours).stdout.split()
+    return found
 
 
 def favour_control_plane(engine: Engine, cluster: str, log: Path) -> None:

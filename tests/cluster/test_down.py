@@ -27,11 +27,12 @@ SOCKET = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True)
 class FakeEngine(Engine):
-    """Holds containers by cluster; those in `stuck` can't be removed."""
+    """Holds containers by cluster, and Podman's volumes by label; those in `stuck` can't be removed."""
 
     at: str = SOCKET
     clusters: dict[str, list[str]] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
+    volumes: dict[str, str] = field(default_factory=dict)
 
     def endpoint(self) -> str:
         return self.at
@@ -41,6 +42,13 @@ class FakeEngine(Engine):
         said = ""
         if words[0] == "ps":
             said = "\n".join(self.clusters.get(words[words.index("--filter") + 1].rpartition("=")[2], []))
+        elif words[:2] == ["volume", "ls"]:
+            said = self.volumes.get(words[-1].removeprefix("label="), "")
+        elif words[:2] == ["volume", "rm"]:
+            if any(name in self.stuck for name in words):
+                raise CommandFailed(words, "failed with status 2", "volume is being used")
+            for label in [label for label, name in self.volumes.items() if name in words]:
+                del self.volumes[label]
         elif words[0] == "rm":
             for names in self.clusters.values():
                 names[:] = [name for name in names if name not in words or name in self.stuck]
@@ -101,6 +109,33 @@ def test_a_cluster_is_removed_with_its_notes_and_others_stay(workspace: Workspac
     assert f"removed cluster {workspace.own_name}" in down(workspace)
     assert {name for name, left in engine.clusters.items() if left} == {"kailab-of-others"}
     assert files(workspace) == set()
+
+
+@pytest.mark.parametrize("with_containers", [True, False])
+def test_podmans_volumes_go_with_the_cluster_and_those_of_others_stay(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, with_containers: bool
+) -> None:
+    engine = FakeEngine("podman", "4")
+    answers(engine, monkeypatch)
+    has_cluster(workspace, engine)
+    if not with_containers:  # as a `down` left it that was killed between the two
+        engine.clusters.clear()
+    labels = (f"{workspace.own_name}-control-plane", f"{workspace.own_name}-worker4", "kailab-of-others-worker")
+    engine.volumes.update({label: f"volume-{at}" for at, label in enumerate(labels)})
+    assert "removed cluster" in down(workspace)
+    assert engine.volumes == {"kailab-of-others-worker": "volume-2"}
+
+
+def test_a_volume_that_stays_is_said(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = FakeEngine("podman", "4", stuck=["volume-0"])
+    answers(engine, monkeypatch)
+    has_cluster(workspace, engine)
+    engine.clusters.clear()
+    engine.volumes[f"{workspace.own_name}-worker"] = "volume-0"
+    with pytest.raises(KailabError, match="volume-0 remain") as failed:
+        down(workspace)
+    assert "being used" in failed.value.why
+    assert "kailab down" in failed.value.mend
 
 
 def test_where_there_never_was_a_cluster_down_says_so(
