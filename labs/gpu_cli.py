@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cluster.gpu.node.readings import GpuFault
     from cluster.gpu.use import Group
 
+SAMPLED = 100  # nodes that the scheduler always scores, if so many fit (minFeasibleNodesToFind in its sources)
+
 
 @click.group("gpu")
 def app() -> None:
@@ -204,6 +206,8 @@ def fleet_up(nodes: int, model: str, gpus: int, regions: int, zones: int, file: 
     places = ", ".join(f"{zone} {count}" for zone, count in sorted(scale.spread(wanted).items()))
     click.echo(f"{len(wanted)} simulated nodes are Ready after {time.monotonic() - started:.1f} s: {places}")
     click.echo("pods for them tolerate kwok.x-k8s.io/node and nvidia.com/gpu; kailab gpu fleet down removes all of it")
+    if len(wanted) > SAMPLED:
+        click.echo("thousands of pods at once? With schedulerName: sampling not every node is scored for every pod")
 
 
 def _further(progress: Callable[[int], None], before: int, done: int) -> None:
