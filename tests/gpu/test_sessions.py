@@ -116,7 +116,7 @@ def test_threads_share_a_connection_without_waiting_for_each_other(node: Callabl
     made = node(A, B)
     took: dict[int, float] = {}
     threads = [
-        threading.Thread(target=lambda device=device: took.update({device: made.gpu.run(0.2, device)}))
+        threading.Thread(target=lambda device=device: took.update({device: made.gpu.run(0.6, device)}))
         for device in (0, 1)
     ]
     started = time.monotonic()
@@ -125,7 +125,7 @@ def test_threads_share_a_connection_without_waiting_for_each_other(node: Callabl
     for thread in threads:
         thread.join()
     assert sorted(took) == [0, 1]
-    assert time.monotonic() - started < 0.38
+    assert time.monotonic() - started < 1.1  # one after the other: 1.2
 
 
 def test_a_failing_gpu_ends_the_kernel_with_its_xid(node: Callable[..., Node]) -> None:
