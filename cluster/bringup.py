@@ -62,7 +62,7 @@ class Extras:
     images: tuple[ImageRecipe, ...] = ()
     manifests: tuple[dict[str, Any], ...] = ()
     ready: tuple[tuple[str, str, str], ...] = ()
-    proof: Callable[[Api], None] = lambda api: None
+    proof: Callable[[Api, Say], None] = lambda api, say: None
 
 
 class Bringup:
@@ -279,7 +279,7 @@ class Bringup:
                         "Not everything got ready.", why="\n".join(waiting), mend=self._how_to_get_ready(),
                     )  # fmt: skip
                 time.sleep(0.25)
-            self._extras.proof(api)
+            self._extras.proof(api, say)
         return ""
 
     def _how_to_get_ready(self) -> str:

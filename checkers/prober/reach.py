@@ -14,6 +14,7 @@ from cluster.api import Api
 from cluster.errors import KailabError
 from cluster.gpu import METRICS_PORT, control
 from cluster.kindconfig import POD_SUBNET
+from cluster.steps import Say
 from cluster.workspace import Workspace
 
 SECONDS = 20.0  # a route comes a moment after its node
@@ -35,15 +36,13 @@ def unreached(api: Api, workspace: Workspace) -> list[str]:
     return silent
 
 
-def require(api: Api, workspace: Workspace) -> None:
+def require(api: Api, say: Say, workspace: Workspace) -> None:
     """Wait until pods reach each other. Raises KailabError when they don't, with what to look at and what mends it."""
     deadline = time.monotonic() + SECONDS
-    while True:
-        failed = _failed(api, workspace)
-        if failed is None:
-            return
+    while failed := _failed(api, workspace):
         if time.monotonic() > deadline:
             raise failed
+        say(f"waiting: {failed.what}")
         time.sleep(POLL_SECONDS)
 
 
@@ -51,7 +50,7 @@ def _failed(api: Api, workspace: Workspace) -> KailabError | None:
     try:
         silent = unreached(api, workspace)
     except CannotTell as unknown:
-        return KailabError("Whether pods reach each other can't be told.", why=str(unknown), mend="kailab up")
+        return KailabError("Whether pods reach each other can't be told.", why=str(unknown), mend="kailab up again")
     return cut_off(silent) if silent else None
 
 

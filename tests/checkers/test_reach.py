@@ -67,19 +67,22 @@ def test_a_route_that_comes_late_and_a_prober_that_is_replaced_are_waited_for(
     answers = iter([SILENT, OPEN, CannotTell("the prober pod is not ready"), OPEN, OPEN])
     answering(monkeypatch, answers)
     monkeypatch.setattr(reach, "SECONDS", 5.0)
-    reach.require(API, workspace)
+    said: list[str] = []
+    reach.require(API, said.append, workspace)
     assert next(answers, None) is None
+    assert said[0] == "waiting: Pods don't reach the pods on gpu-a."
+    assert len(said) == 2
 
 
 def test_a_firewall_is_named_with_the_line_that_opens_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, iter([SILENT] * 1000))
     with pytest.raises(KailabError, match="Pods don't reach the pods on gpu-a, gpu-b") as failed:
-        reach.require(API, workspace)
+        reach.require(API, [].append, workspace)
     assert "iptables -I FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT" in failed.value.mend
 
 
 def test_a_prober_that_never_answers_is_said_too(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     answering(monkeypatch, iter([CannotTell("the prober pod did not answer")] * 1000))
     with pytest.raises(KailabError, match="can't be told") as failed:
-        reach.require(API, workspace)
+        reach.require(API, [].append, workspace)
     assert "did not answer" in failed.value.why
