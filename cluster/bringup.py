@@ -210,7 +210,8 @@ class Bringup:
             Identity.record(self._workspace, api)
 
     def _delete_nodes(self, log: Path) -> None:
-        self._kind("delete", "cluster", log=log)
+        nodes.remove(self.engine, self._name, log)
+        self._workspace.kubeconfig.unlink(missing_ok=True)
         Identity.forget(self._workspace)
         self._name = self._workspace.cluster_name
 

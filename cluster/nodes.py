@@ -20,6 +20,11 @@ KIND_LABEL = "io.x-k8s.kind.cluster"
 # Where containerd puts what it makes of cni.template.
 POD_NETWORK = "/etc/cni/net.d/10-containerd-net.conflist"
 CTR = ("ctr", "--namespace=k8s.io")
+# Lets all that runs in the containers with these ids go on ("Control Group v1: freezer" of Linux); of v2 it finds none.
+_THAW = """
+for id; do
+    for state in $(find /host/freezer -path "*$id*" -name freezer.state); do echo THAWED >"$state"; done
+done"""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
     present, why, mend = containers(engine, cluster), "", ""
     try:
         if present:
-            engine.run("rm", "--force", "--volumes", *present, log=log)
+            _remove_containers(engine, cluster, present, log)
         if volumes := _podmans_volumes(engine, cluster):
             engine.run("volume", "rm", *volumes, log=log)
     except CommandFailed as failed:
@@ -101,6 +106,25 @@ def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
             mend=f"{mend + '; then ' if mend else ''}kailab down   (once more; log: {log})",
         )  # fmt: skip
     return present
+
+
+def _remove_containers(engine: Engine, cluster: str, present: Sequence[str], log: Path) -> None:
+    """Ask once more where a node can't end.
+
+    A pod's runc may be killed while it holds the processes of a container frozen, to set limits. With control groups
+    v1 frozen processes don't even die of SIGKILL, so the node never ends, and nobody is left in it to thaw them.
+    """
+    try:
+        engine.run("rm", "--force", "--volumes", *present, log=log)
+    except CommandFailed:
+        if not (left := containers(engine, cluster)):
+            raise
+        asked = engine.run("container", "inspect", "--format", "{{.Id}} {{.Image}}", *left).stdout
+        ids, images = zip(*(line.split() for line in asked.splitlines()), strict=True)
+        # The node's own image is certainly there, and has a shell.
+        engine.run("run", "--rm", "--privileged", "--cgroupns=host", "--network=none", "--volume=/sys/fs/cgroup:/host",
+                   "--entrypoint=sh", images[0], "-c", _THAW, "sh", *ids, log=log, check=False)  # fmt: skip
+        engine.run("rm", "--force", "--volumes", *left, log=log)
 
 
 def _podmans_volumes(engine: Engine, cluster: str) -> list[str]:

@@ -148,36 +148,32 @@ def bring_up(workspace: Workspace, figures: Figures) -> None:
     listed = json.loads(run([engine.program, "inspect", *(one.container for one in state)], env=engine.env).stdout)
     images = [container["Config"]["Image"] for container in listed]
     down(workspace, Console(quiet=True), stop_engine=False)  # the bare cluster needs the engine
-    bare = seconds(lambda: bare_kind(workspace, engine, kindconfig.Images(images[0], images[1])))
+    bare = bare_kind(workspace, engine, kindconfig.Images(images[0], images[1]))
     took = seconds(lambda: subprocess.run([program, "up"], check=True, stdout=subprocess.DEVNULL))
     figures.add("kailab up, nodes and add-ons Ready", took, 60)
     figures.add("  against a bare kind create cluster", took / bare, 1.5, "times", f" (bare {bare:.1f} s)")
 
 
-def bare_kind(workspace: Workspace, engine: engines.Engine, images: kindconfig.Images) -> None:
-    kind = tools.find_kind(workspace)
+def bare_kind(workspace: Workspace, engine: engines.Engine, images: kindconfig.Images) -> float:
+    """Seconds until all nodes of a cluster by kind alone are Ready; the cluster is removed again."""
+    kind, kubectl, name = tools.find_kind(workspace), tools.find_kubectl(workspace), "kailab-bench"
     assert kind is not None
+    assert kubectl is not None
     with tempfile.TemporaryDirectory() as folder:
-        config = json.dumps(kindconfig.config("kailab-bench", images, Path(folder) / "shared", machine_of(engine)))
-        (Path(folder) / "shared").mkdir()
-        kubeconfig = Path(folder) / "kubeconfig"
-        options: list[str | Path] = ["--name", "kailab-bench", "--kubeconfig", kubeconfig]
+        shared, kubeconfig = Path(folder) / "shared", Path(folder) / "kubeconfig"
+        shared.mkdir()
+        config = json.dumps(kindconfig.config(name, images, shared, machine_of(engine)))
+
+        def make() -> None:
+            create = [kind, "create", "cluster", "--name", name, "--kubeconfig", kubeconfig, "--config", "-"]
+            run([*create, "--wait", "180s"], env=engine.env, stdin=config)
+            ready = ["--for=condition=Ready", "node", "--all", "--timeout=180s"]
+            run([kubectl, "--kubeconfig", kubeconfig, "wait", *ready])
+
         try:
-            run([kind, "create", "cluster", *options, "--config", "-", "--wait", "180s"], env=engine.env, stdin=config)
-            kubectl = tools.find_kubectl(workspace)
-            assert kubectl is not None
-            wait: list[str | Path] = [
-                kubectl,
-                "--kubeconfig",
-                kubeconfig,
-                "wait",
-                "--for=condition=Ready",
-                "node",
-                "--all",
-            ]
-            run([*wait, "--timeout=180s"])
+            return seconds(make)
         finally:
-            run([kind, "delete", "cluster", *options], env=engine.env)
+            nodes.remove(engine, name, workspace.logs / "bench.log")
 
 
 def gates(workspace: Workspace, figures: Figures) -> None:

@@ -27,12 +27,16 @@ SOCKET = "unix:///var/run/docker.sock"
 
 @dataclass(frozen=True)
 class FakeEngine(Engine):
-    """Holds containers by cluster, and Podman's volumes by label; those in `stuck` can't be removed."""
+    """Holds containers by cluster, and Podman's volumes by label; those in `stuck` can't be removed.
+
+    Nor can those in `frozen`, until a container that shares the machine's control groups has thawed them.
+    """
 
     at: str = SOCKET
     clusters: dict[str, list[str]] = field(default_factory=dict)
     stuck: list[str] = field(default_factory=list)
     volumes: dict[str, str] = field(default_factory=dict)
+    frozen: list[str] = field(default_factory=list)
 
     def endpoint(self) -> str:
         return self.at
@@ -50,13 +54,22 @@ class FakeEngine(Engine):
             for label in [label for label, name in self.volumes.items() if name in words]:
                 del self.volumes[label]
         elif words[0] == "rm":
-            for names in self.clusters.values():
-                names[:] = [name for name in names if name not in words or name in self.stuck]
-            if self.stuck:
-                raise CommandFailed(words, "failed with status 1", "device or resource busy")
+            self._remove(set(words))
+        elif words[:2] == ["container", "inspect"]:
+            said = "\n".join(f"id-of-{name} image-of-{name}" for name in words[4:])
+        elif words[0] == "run":
+            assert "--volume=/sys/fs/cgroup:/host" in words
+            self.frozen[:] = [name for name in self.frozen if f"id-of-{name}" not in words]
         else:
             raise AssertionError(words)
         return subprocess.CompletedProcess(words, 0, said, "")
+
+    def _remove(self, words: set[str]) -> None:
+        stay = {*self.stuck, *self.frozen}
+        for names in self.clusters.values():
+            names[:] = [name for name in names if name not in words or name in stay]
+        if stay & words:
+            raise CommandFailed(["rm"], "failed with status 1", "device or resource busy")
 
     def add(self, cluster: str) -> None:
         self.clusters[cluster] = [f"{cluster}-control-plane", f"{cluster}-worker"]
@@ -109,6 +122,14 @@ def test_a_cluster_is_removed_with_its_notes_and_others_stay(workspace: Workspac
     assert f"removed cluster {workspace.own_name}" in down(workspace)
     assert {name for name, left in engine.clusters.items() if left} == {"kailab-of-others"}
     assert files(workspace) == set()
+
+
+def test_a_node_whose_processes_are_frozen_is_thawed_and_removed(workspace: Workspace, engine: FakeEngine) -> None:
+    has_cluster(workspace, engine)
+    engine.frozen.extend([f"{workspace.own_name}-worker", "kailab-of-others-worker"])
+    assert f"removed cluster {workspace.own_name}" in down(workspace)
+    assert not engine.clusters[workspace.own_name]
+    assert engine.frozen == ["kailab-of-others-worker"]
 
 
 @pytest.mark.parametrize("with_containers", [True, False])

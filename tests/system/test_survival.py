@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from cluster import images as builder
+from cluster import nodes
 from cluster.api import Api
 from cluster.engine import Engine
 from cluster.images import ImageRecipe
@@ -52,6 +53,33 @@ def test_a_stopped_node_is_noticed_and_repaired(engine: Engine, workspace: Works
     repaired = kailab("up")
     assert repaired.returncode == 0, repaired.stdout + repaired.stderr
     assert kailab("status").returncode == 0
+
+
+# Of both versions of control groups.
+FROZEN = """
+group=/sys/fs/cgroup/freezer; state=freezer.state; freeze=FROZEN
+[ -d $group ] || { group=/sys/fs/cgroup; state=cgroup.freeze; freeze=1; }
+mkdir $group/pod
+sleep 1000 & echo $! >$group/pod/cgroup.procs
+echo $freeze >$group/pod/$state
+echo frozen
+wait
+"""
+
+
+def test_a_node_is_removed_although_processes_in_it_are_frozen(
+    engine: Engine, workspace: Workspace, tmp_path: Path
+) -> None:
+    """As a runc leaves them that is killed with the node while it gives a container its limits."""
+    node = container_name(workspace.cluster_name, NODES[1])
+    image = engine.run("container", "inspect", "--format", "{{.Image}}", node).stdout.strip()
+    cluster = f"{workspace.cluster_name}-frozen"
+    engine.run("run", "--detach", "--privileged", "--cgroupns=private", f"--name={cluster}-worker",
+               f"--label={nodes.KIND_LABEL}={cluster}", "--entrypoint=sh", image, "-c", FROZEN)  # fmt: skip
+    eventually(lambda: "frozen" in engine.run("logs", f"{cluster}-worker").stdout)
+    assert nodes.remove(engine, cluster, tmp_path / "log") == [f"{cluster}-worker"]
+    assert nodes.containers(engine, cluster) == []
+    assert "running" in {state.state for state in nodes.states(engine, workspace.cluster_name)}
 
 
 def test_nodes_that_come_back_with_other_addresses_are_a_cluster_again(
