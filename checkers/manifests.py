@@ -433,4 +433,6 @@ def _require_object(item: Any) -> None:
 
 
 def _shape(value: Any) -> str:
-    return "a list" if isinstance(value, list) else f"the {type(value).__name__} {str(value)[:40]!r}"
+    called = {"str": "text", "int": "number", "float": "number"}
+    name = type(value).__name__
+    return "a list" if isinstance(value, list) else f"the {called.get(name, name)} {str(value)[:40]!r}"

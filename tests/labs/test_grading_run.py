@@ -131,5 +131,5 @@ def test_a_student_whose_name_is_not_utf_8_is_in_the_table(graded: Any, tmp_path
     Path(os.fsdecode(os.fsencode(home) + b"/\xff.yaml")).write_text("a")
     (record,), _ = graded(students([home], LAB.namespace), 1, judged())
     assert record.student == r"M\xfcller"
-    assert record.problems == (r"\xff.yaml, line 1: it is the str 'a', not an object",)
+    assert record.problems == (r"\xff.yaml, line 1: it is the text 'a', not an object",)
     assert r"M\xfcller" in (tmp_path / "g.csv").read_text()
