@@ -129,7 +129,7 @@ class _Screen:
                 self._console.print(_line(what, about), soft_wrap=True)
                 self._bar.advance(self._task)
             if what == "again":
-                self._console.print(Text(f"  {plain(about)}: others may have been in its way; now alone"))
+                self._console.print(Text(f"  {plain(about)}: a busy machine may be to blame; once more, alone"))
             shown = ", ".join(self._running[:4]) + (" ..." if len(self._running) > 4 else "")
             self._bar.update(self._task, description=plain(shown) or "grading")
 
