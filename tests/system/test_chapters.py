@@ -27,18 +27,35 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path.stem)
-def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
-    chapter: Chapter, home: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+EACH = pytest.mark.parametrize("chapter", chapters(), ids=lambda chapter: chapter.path.stem)
+
+
+@pytest.fixture
+def student(home: Path, workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Workspace:
+    """Somebody's state folder, in which the kernels of this test work."""
     student = Workspace(home, workspace.cache)
     for name, value in {**environment(student), "KAILAB_HOME": str(home)}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    return student
+
+
+@EACH
+def test_an_untouched_chapter_runs_to_its_end(chapter: Chapter, student: Workspace) -> None:
+    """With "Run All Cells" no cell may end in an error because the work that it shows isn't done yet: Jupyter would
+    run none after it, so there would be no panel."""
+    try:
+        _run(chapter.notebook())
+    finally:
+        _finish(student, chapter)
+
+
+@EACH
+def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(chapter: Chapter, student: Workspace) -> None:
     notebook = chapter.notebook(solved=True)
     try:
         begun = time.monotonic()
-        nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+        _run(notebook)
         cells = time.monotonic() - begun
         said = [output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])]
         for name, pattern in chapter.promises().items():
@@ -47,7 +64,7 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
         assert not [text for text in said if "✗" in text or "Traceback" in text]
         assert any("✓" in text for text in said)
         begun = time.monotonic()
-        report = kailab("check", str(chapter.number), KAILAB_HOME=str(home))
+        report = kailab("check", str(chapter.number), KAILAB_HOME=str(student.state))
         check = time.monotonic() - begun
         assert report.returncode == 0, report.stdout
         for question in questions(chapter.number):
@@ -55,9 +72,17 @@ def test_every_cell_runs_its_solution_passes_and_its_quiz_has_answers(
             right = [choice for choice in question.choices if question.is_right(choice, printed)]
             assert len(right) == 1 or not question.choices, (question.id, printed)
     finally:
-        with Course.opened(student) as course:
-            finish(course, chapter.lab)
+        _finish(student, chapter)
     _minutes_are_true(chapter, Machine(math.ceil(cells), math.ceil(check)))
+
+
+def _run(notebook: Any) -> None:
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+
+
+def _finish(student: Workspace, chapter: Chapter) -> None:
+    with Course.opened(student) as course:
+        finish(course, chapter.lab)
 
 
 def _minutes_are_true(chapter: Chapter, now: Machine) -> None:
