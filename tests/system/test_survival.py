@@ -76,8 +76,11 @@ def test_a_node_is_removed_although_processes_in_it_are_frozen(
     cluster = f"{workspace.cluster_name}-frozen"
     engine.run("run", "--detach", "--privileged", "--cgroupns=private", f"--name={cluster}-worker",
                f"--label={nodes.KIND_LABEL}={cluster}", "--entrypoint=sh", image, "-c", FROZEN)  # fmt: skip
-    eventually(lambda: "frozen" in engine.run("logs", f"{cluster}-worker").stdout)
-    assert nodes.remove(engine, cluster, tmp_path / "log") == [f"{cluster}-worker"]
+    try:
+        eventually(lambda: "frozen" in engine.run("logs", f"{cluster}-worker").stdout)
+    finally:
+        removed = nodes.remove(engine, cluster, tmp_path / "log")
+    assert removed == [f"{cluster}-worker"]
     assert nodes.containers(engine, cluster) == []
     assert "running" in {state.state for state in nodes.states(engine, workspace.cluster_name)}
 
