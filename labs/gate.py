@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,8 +21,8 @@ from rich.text import Text
 from checkers.declare import Timing
 from checkers.results import Outcome, Report
 from checkers.scheduling import requests
-from checkers.workloads import has_ended
-from cluster.api import ApiError, Object, Unreachable
+from checkers.workloads import has_ended, is_owned
+from cluster.api import Api, ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.gpu import control
 from cluster.run import CommandFailed, run
@@ -31,7 +31,7 @@ from cluster.workspace import Workspace
 from labs import fleets, lifecycle
 from labs.catalog import LabFolder, facts, fill_in
 from labs.crowd import doubtful
-from labs.lanes import Lane, blind, lanes
+from labs.lanes import WORKLOADS, Lane, blind, lanes, made_anew
 from labs.lifecycle import Course
 from labs.mutants import Submission, expected_points, expected_skips, submissions
 from labs.regrading import replay
@@ -170,7 +170,7 @@ def _all_side_by_side(gate: Gate, wanted: list[Submission], jobs: int, *, whole:
         parts = [pool.submit(_life, gate), pool.submit(_twice, gate)] if whole else []
         # What is borrowed is there but once, and is nothing to take away between two submissions.
         kept = [*lab.manifests("given"), *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows)]
-        split = lanes(lab.manifests("solution"), kept, wanted)
+        split = lanes(lab.manifests("solution"), kept, wanted, one_by_one=jobs == 1)
         parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
         try:
             for running in parts:
@@ -224,14 +224,15 @@ def _try_lane(gate: Gate, suffix: str, lane: Lane) -> None:
     namespace = f"{lab.namespace}-gate-{suffix}"
     given = lifecycle.open_namespace(course, lab, namespace)
     fleets.join(course.api, lab)
-    solution = lab.manifests("solution")
+    there: tuple[Object, ...] = ()
     try:
         for item in lane.submissions:
-            if lane.shared:
-                _make_so(gate, namespace, solution, item.objects)
             suffix = item.name.replace(" ", "-") + "-alone"
             alone = partial(_try_lane, gate, suffix, Lane((item,), shared=False))
             with gate.part(item.name, alone) as part:
+                part.doubtful = lane.shared  # what was there before may be to blame
+                _make_way(course.api, namespace, there, item.objects)
+                there = item.objects
                 _try(gate, item, namespace, given, part, last=not lane.shared)
     finally:
         # Mostly waiting, so the next lane can begin meanwhile: as soon as what is scarce is free again.
@@ -257,13 +258,36 @@ def _close(gate: Gate, namespace: str) -> None:
         lifecycle.close_namespace(gate.course, namespace)
 
 
-def _make_so(gate: Gate, namespace: str, solution: list[Object], wanted: tuple[Object, ...]) -> None:
-    """On from whatever submission was there before: the solution, less what the next one lacks."""
-    gate.apply(solution, namespace)
-    names = {(item["kind"], item["metadata"]["name"]) for item in wanted}
-    for item in solution:
-        if (item["kind"], item["metadata"]["name"]) not in names:
-            gate.course.api.delete(item["kind"], item["metadata"]["name"], namespace)
+def _make_way(api: Api, namespace: str, before: Sequence[Object], after: Sequence[Object]) -> None:
+    """End and remove what the next submission lacks, or has otherwise and can't take over as it is."""
+    leaving = made_anew(before, after)
+    staying = {(item["kind"], item["metadata"]["name"]) for item in after}
+    for item in before:
+        kind, name = item["kind"], item["metadata"]["name"]
+        if f"{kind}/{name}" in leaving and kind in WORKLOADS:
+            _end(api, namespace, kind, name)
+        elif f"{kind}/{name}" in leaving or (kind, name) not in staying:
+            api.delete(kind, name, namespace)
+
+
+def _end(api: Api, namespace: str, kind: str, name: str) -> None:
+    """Delete a workload and return when none of its pods is left."""
+    found = api.get(kind, name, namespace)
+    if found is None:
+        return
+    owners = {found["metadata"]["uid"]}
+    owners |= {one["metadata"]["uid"] for one in api.list("ReplicaSet", namespace)[0] if is_owned(one, owners)}
+    api.delete(kind, name, namespace)
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while time.monotonic() < deadline:
+        left = [one for one in api.list("Pod", namespace)[0]
+                if is_owned(one, owners) or one["metadata"]["uid"] in owners]  # fmt: skip
+        if not left:
+            return
+        for pod in left:
+            api.delete("Pod", pod["metadata"]["name"], namespace, grace=1)
+        time.sleep(0.2)
+    raise KailabError(f"Pods of {kind} {name} in {namespace} do not end.")
 
 
 def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], part: Part, *, last: bool) -> None:
@@ -279,16 +303,11 @@ def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], pa
     again = replay(lab, checked.document)
     if [check.outcome for check in again.checks] != [check.outcome for check in checked.report.checks]:
         part.problem(f"regrading its evidence gives {_outcomes(again)}")
-    if not last:
-        there = {(entry["kind"], entry["metadata"]["name"]) for entry in lab.manifests("solution")}
-        for entry in item.objects:
-            if (entry["kind"], entry["metadata"]["name"]) not in there:
-                course.api.delete(entry["kind"], entry["metadata"]["name"], namespace)
 
 
 def _compare(gate: Gate, item: Submission, report: Report, left_out: frozenset[str], part: Part) -> None:
     unexpected = [check for check in report.checks if check.id not in item.fails or check.outcome is Outcome.ERROR]
-    part.doubtful = doubtful(gate.lab.checks, unexpected)
+    part.doubtful = part.doubtful or doubtful(gate.lab.checks, unexpected)
     failed = frozenset(check.id for check in report.checks if check.outcome is Outcome.FAIL)
     skipped = frozenset(check.id for check in report.checks if check.outcome is Outcome.SKIPPED)
     for check in report.checks:

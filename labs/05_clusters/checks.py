@@ -79,6 +79,9 @@ def gang(lab: Lab) -> None:
                    look_with=look)  # fmt: skip
     indexes = {pod["metadata"].get("annotations", {}).get("batch.kubernetes.io/job-completion-index") for pod in pods}
     if len(indexes) < wanted:
+        if workloads.condition(job, "Complete").get("status") == "True":
+            raise Fail(f"it has ended, and {wanted - len(indexes)} of its pods are gone: where they ran can't be told",
+                       about=job, settled=True, hint="gone")  # fmt: skip
         raise Fail(f"{len(indexes)} of {wanted} workers run or have run", about=job, hint="unfinished")
     _require_rented(lab, job)
 
@@ -126,7 +129,9 @@ def region_lost(lab: Lab) -> None:
     region = _region_to_lose(lab, deployment)
     closed = {node["metadata"]["name"] for node in _rented(lab) if _label(lab, node, "region") == region}
     lab.cordon(*sorted(closed))
-    lost = [pod for pod in lab.objects("Pod") if pod["spec"].get("nodeName") in closed]
+    # What has ended there is no loss, and tells the next check where it ran.
+    lost = [pod for pod in lab.objects("Pod")
+            if pod["spec"].get("nodeName") in closed and not workloads.has_ended(pod)]  # fmt: skip
     lab.act(f"lose region {region} with {len(lost)} pods", lambda api: _lose(api, lost))
     stuck: tuple[int, float] = (0, lab.now())
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from checkers.declare import Checks
-from labs.lanes import blind, lanes
+from labs.lanes import blind, lanes, made_anew
 from labs.mutants import Submission
 
 
@@ -49,6 +49,47 @@ def test_every_submission_is_in_exactly_one_lane() -> None:
     wanted = [ANSWER, submission(*SOLUTION, thing("Job", "more")), submission(POD, SOLUTION[2])]
     found = [item for lane in lanes(SOLUTION, GIVEN, wanted) for item in lane.submissions]
     assert sorted(map(id, found)) == sorted(map(id, wanted))
+
+
+FOUR = [*SOLUTION, thing("Deployment", "api", spec={"replicas": 1}), thing("Job", "train"), thing("Job", "report")]
+
+
+@pytest.mark.parametrize(
+    ("item", "shared"),
+    [
+        pytest.param(submission(*FOUR[:3], thing("Deployment", "api", spec={}), *FOUR[4:]), True, id="one of four"),
+        pytest.param(submission(*FOUR[:-1]), True, id="one is not there"),
+        pytest.param(submission(*FOUR[:2], thing("ConfigMap", "settings"), *FOUR[3:]), True, id="what one uses"),
+        pytest.param(submission(*FOUR[:3]), False, id="three of four"),
+        pytest.param(submission(*FOUR, thing("Service", "front", spec={})), False, id="what was given"),
+    ],
+)
+def test_one_by_one_most_workloads_must_stay(item: Submission, shared: bool) -> None:
+    assert [lane.shared for lane in lanes(FOUR, GIVEN, [item], one_by_one=True)] == [shared]
+    assert not lanes(FOUR, GIVEN, [item])[0].shared
+
+
+def test_what_changes_and_all_that_uses_it_is_made_anew() -> None:
+    settings = thing("ConfigMap", "settings", data={"b": "2"})
+    assert made_anew(SOLUTION, [*SOLUTION[:2], settings]) == {"Pod/web", "ConfigMap/settings"}
+    assert made_anew(SOLUTION, [POD, SOLUTION[2]]) == set()
+    assert made_anew(SOLUTION, SOLUTION[1:]) == {"Pod/web"}
+    assert made_anew(SOLUTION[1:], SOLUTION) == set()
+    assert made_anew([], SOLUTION) == set()
+
+
+def test_what_changes_the_same_is_tried_together() -> None:
+    reports, trains = submission(*FOUR[:-1]), submission(*FOUR[:4], FOUR[5])
+    more = submission(*FOUR[:-1], thing("Job", "report", spec={}))
+    (lane,) = lanes(FOUR, GIVEN, [reports, trains, more], one_by_one=True)
+    assert list(map(id, lane.submissions)) == list(map(id, (reports, more, trains)))
+
+
+def test_a_trigger_that_sees_pods_tries_what_other_pods_are_beside() -> None:
+    checks = Checks()
+    checks.trigger("sees-pods", reads=("Job", "Pod"))(lambda lab: None)
+    checks.trigger("blind", reads=("Service",))(lambda lab: None)
+    assert blind(checks, submission(*FOUR[:3], *FOUR[4:]), FOUR) == {"blind"}
 
 
 def test_triggers_are_left_out_only_if_they_can_not_see_the_difference() -> None:
