@@ -253,6 +253,9 @@ def drain(lab: Lab) -> None:
             next_try = lab.now() + EVICT_EVERY
             if name not in evicted and lab.act(f"evict {name}", _eviction(name, lab.namespace)):
                 evicted.add(name)
+        if stuck := next((pod for pod in lab.pods_of(deployment) if _fits_nowhere(lab, pod)), None):
+            raise Fail(f"{stuck['metadata']['name']} can run nowhere but on {node}, which is drained", hint="nowhere",
+                       about=stuck, hopeless=True)  # fmt: skip
         left = [name for name in leaving if name not in evicted]
         if left:
             raise Fail(f"the budget does not let go of {', '.join(left)} on node {node}", hint="budget-blocks",
@@ -260,8 +263,7 @@ def drain(lab: Lab) -> None:
         elsewhere = [pod for pod in alive if pod["spec"]["nodeName"] != node]
         if len(elsewhere) < lab.names["replicas"]:
             raise Fail(f"{len(elsewhere)} pods are ready on other nodes after {node} was drained", hint="nowhere",
-                       about=lab.find("Deployment", deployment["metadata"]["name"]),
-                       hopeless=any(_fits_nowhere(lab, pod) for pod in lab.pods_of(deployment)))  # fmt: skip
+                       about=lab.find("Deployment", deployment["metadata"]["name"]))  # fmt: skip
 
     lab.until(lab.names["drain_seconds"], moved)
 
