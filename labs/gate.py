@@ -296,7 +296,7 @@ def _end(api: Api, namespace: str, kind: str, name: str) -> None:
         for pod in left:
             api.delete("Pod", pod["metadata"]["name"], namespace, grace=1)
         time.sleep(0.2)
-    raise KailabError(f"Pods of {kind} {name} in {namespace} do not end.")
+    raise KailabError(f"Pods of {kind} {name} in {namespace} do not end.", mend=f"kubectl -n {namespace} describe pods")
 
 
 def _try(gate: Gate, item: Submission, namespace: str, given: dict[str, str], part: Part, *, last: bool) -> None:
