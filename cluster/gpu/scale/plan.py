@@ -6,12 +6,14 @@ import json
 import string
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 from cluster.gpu import GROUP, SIMULATED, SPEC, devices, faults, labels
 from cluster.gpu.devices import NodeGpus
 from cluster.gpu.fleet import Entry, Fleet, Simulated
 from cluster.gpu.node import sharing
+from cluster.kindconfig import POD_SUBNET
 from cluster.topology import GPU_TAINT, taint
 
 # KWOK plays the nodes with this annotation; the taint of the same name keeps pods away that want to do real work.
@@ -20,7 +22,7 @@ REGIONS = ("eu-west", "us-east", "ap-south", "us-west", "eu-north", "sa-east", "
            "ca-central")  # fmt: skip
 # The controller manager gives every node a /24 of kind's pod network, which is enough for 256, and tries again for
 # ever for the others. So all simulated nodes say that they have the last one already: no packet goes there.
-POD_CIDR = "10.244.255.0/24"
+POD_CIDR = str([*ip_network(POD_SUBNET).subnets(new_prefix=24)][-1])
 # What an 8-GPU machine of this class has beside its GPUs.
 CORES, MEMORY_GIB, DISK_GIB, PODS = 96, 1024, 3500, 110
 
