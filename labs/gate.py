@@ -269,13 +269,14 @@ def _close(gate: Gate, namespace: str) -> None:
 
 def _make_way(api: Api, namespace: str, before: Sequence[Object], after: Sequence[Object]) -> None:
     """End and remove what the next submission lacks, or has otherwise and can't take over as it is."""
-    leaving = made_anew(before, after)
-    staying = {(item["kind"], item["metadata"]["name"]) for item in after}
+    staying = {f"{item['kind']}/{item['metadata']['name']}" for item in after} - made_anew(before, after)
     for item in before:
         kind, name = item["kind"], item["metadata"]["name"]
-        if f"{kind}/{name}" in leaving and kind in WORKLOADS:
+        if f"{kind}/{name}" in staying:
+            continue
+        if kind in WORKLOADS:
             _end(api, namespace, kind, name)
-        elif f"{kind}/{name}" in leaving or (kind, name) not in staying:
+        else:
             api.delete(kind, name, namespace)
 
 
