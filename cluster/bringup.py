@@ -157,6 +157,10 @@ class Bringup:
             say("an earlier start was interrupted: making the nodes again")
             self._delete_nodes(log)
         states = nodes.states(self.engine, self._name)
+        if dead := nodes.dead(self.engine, states):
+            say(f"{', '.join(node.node.name for node in dead)}: killed, but not gone yet")
+            nodes.let_end(self.engine, [node.container for node in dead], log)
+            states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
         is_new = not self._exists()
         if stopped and not is_new:

@@ -81,6 +81,8 @@ def _patches(node: Node) -> list[dict[str, Any]]:
             "failCgroupV1": False,
             # Nodes start together and pull nothing: look often while the cluster comes up, it costs little.
             "nodeStatusUpdateFrequency": "4s",
+            # What it finds unchanged need not be told: the Lease says that the node lives. (Else as often as it looks.)
+            "nodeStatusReportFrequency": "5m",
             # Nodes share one machine's process numbers: a pod that forks without end must stop at itself.
             "podPidsLimit": 512,
         },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from cluster.topology import CONTROL_PLANE, NODES, Node, container_name
 
 # Linux gives each control group 1024 where nothing else is said ("Control Group v1: cpu.shares" in its documentation).
 CONTROL_PLANE_SHARES = 8 * 1024
+# A killed container whose processes can die is gone in a second or two.
+END_SECONDS = 15
 KIND_LABEL = "io.x-k8s.kind.cluster"
 # Where containerd puts what it makes of cni.template.
 POD_NETWORK = "/etc/cni/net.d/10-containerd-net.conflist"
@@ -76,6 +79,33 @@ def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
         engine.run(verb, node.container, log=log)
 
 
+def dead(engine: Engine, found: Sequence[NodeState]) -> list[NodeState]:
+    """Nodes that the engine calls running although nothing can be started in them any more."""
+
+    def answers(node: NodeState) -> bool:
+        return engine.run("exec", node.container, "true", check=False).returncode == 0
+
+    running = [node for node in found if node.state == "running"]
+    with ThreadPoolExecutor(len(NODES)) as pool:
+        return [node for node, well in zip(running, pool.map(answers, running), strict=True) if not well]
+
+
+def let_end(engine: Engine, containers: Sequence[str], log: Path) -> None:
+    """Thaw what is frozen in containers that were killed, and wait a moment until the engine has seen them end.
+
+    A pod's runc may be killed while it holds the processes of a container frozen, to set limits. With control groups
+    v1 frozen processes don't even die of SIGKILL, so the node never ends, and nobody is left in it to thaw them.
+    """
+    asked = engine.run("container", "inspect", "--format", "{{.Id}} {{.Image}}", *containers).stdout
+    ids, images = zip(*(line.split() for line in asked.splitlines()), strict=True)
+    # The node's own image is certainly there, and has a shell.
+    engine.run("run", "--rm", "--privileged", "--cgroupns=host", "--network=none", "--volume=/sys/fs/cgroup:/host",
+               "--entrypoint=sh", images[0], "-c", _THAW, "sh", *ids, log=log, check=False)  # fmt: skip
+    state, deadline = ("--format", "{{.State.Running}}"), time.monotonic() + END_SECONDS
+    while "true" in engine.run("container", "inspect", *state, *containers).stdout and time.monotonic() < deadline:
+        time.sleep(0.2)
+
+
 def restart_anew(engine: Engine, containers: Sequence[str], log: Path) -> None:
     """Restart nodes that will get another range of pod addresses, as a node that registers anew does.
 
@@ -84,7 +114,11 @@ def restart_anew(engine: Engine, containers: Sequence[str], log: Path) -> None:
     """
     for container in containers:
         engine.run("exec", container, "rm", "-f", POD_NETWORK, log=log)
-        engine.run("restart", container, log=log)
+        try:
+            engine.run("restart", container, log=log)
+        except CommandFailed:
+            let_end(engine, [container], log)
+            engine.run("start", container, log=log)
 
 
 def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
@@ -109,21 +143,13 @@ def remove(engine: Engine, cluster: str, log: Path) -> list[str]:
 
 
 def _remove_containers(engine: Engine, cluster: str, present: Sequence[str], log: Path) -> None:
-    """Ask once more where a node can't end.
-
-    A pod's runc may be killed while it holds the processes of a container frozen, to set limits. With control groups
-    v1 frozen processes don't even die of SIGKILL, so the node never ends, and nobody is left in it to thaw them.
-    """
+    """Ask once more where a node can't end."""
     try:
         engine.run("rm", "--force", "--volumes", *present, log=log)
     except CommandFailed:
         if not (left := containers(engine, cluster)):
             raise
-        asked = engine.run("container", "inspect", "--format", "{{.Id}} {{.Image}}", *left).stdout
-        ids, images = zip(*(line.split() for line in asked.splitlines()), strict=True)
-        # The node's own image is certainly there, and has a shell.
-        engine.run("run", "--rm", "--privileged", "--cgroupns=host", "--network=none", "--volume=/sys/fs/cgroup:/host",
-                   "--entrypoint=sh", images[0], "-c", _THAW, "sh", *ids, log=log, check=False)  # fmt: skip
+        let_end(engine, left, log)
         engine.run("rm", "--force", "--volumes", *left, log=log)
 
 

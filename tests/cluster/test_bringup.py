@@ -104,6 +104,7 @@ class Making(bringup.Bringup):
 def nodes_are(state: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [nodes.NodeState(node, node.container, state) for node in NODES]
     monkeypatch.setattr(nodes, "states", lambda engine, cluster: found)
+    monkeypatch.setattr(nodes, "dead", lambda engine, found: [])
 
 
 def test_a_kubeconfig_that_is_not_whole_is_fetched_anew(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,6 +121,23 @@ def test_a_whole_one_stays(workspace: Workspace, monkeypatch: pytest.MonkeyPatch
     making = Making(workspace, ENGINE)
     making.make([])
     assert making.done == ["wait"]
+
+
+def test_a_node_that_is_dead_but_called_running_is_let_end_and_started(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes_are("running", monkeypatch)
+    monkeypatch.setattr(bringup, "is_usable", lambda kubeconfig: True)
+    monkeypatch.setattr(bringup, "_need_mounts", lambda workspace, starting: None)
+    monkeypatch.setattr(nodes, "dead", lambda engine, found: [node for node in found if node.node == NODES[2]])
+    making = Making(workspace, ENGINE)
+    monkeypatch.setattr(nodes, "let_end", lambda engine, held, log: (making.done.append(f"end {held[0]}"),
+                                                                     nodes_are("exited", monkeypatch)))  # fmt: skip
+    monkeypatch.setattr(nodes, "start", lambda engine, found, log: making.done.append("start"))
+    said: list[str] = []
+    making.make(said)
+    assert making.done == [f"end {NODES[2].container}", "start", "wait"]
+    assert "gpu-b" in said[0]
 
 
 def test_nodes_deleted_from_the_cluster_are_restarted_so_that_they_register(

@@ -12,6 +12,7 @@ import pytest
 
 from cluster import nodes
 from cluster.engine import Engine
+from cluster.run import CommandFailed
 from cluster.topology import NODES, container_name
 
 CLUSTER = "kailab-123456"
@@ -24,6 +25,9 @@ class FakeEngine(Engine):
     containers: dict[str, str] = field(default_factory=dict)
     slash: str = "/"
     calls: list[list[str]] = field(default_factory=list)
+    # Of which containers hold frozen processes, so that they can't end; and which were killed all the same.
+    frozen: set[str] = field(default_factory=set)
+    killed: set[str] = field(default_factory=set)
 
     def run(self, *args: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         words = list(map(str, args))
@@ -33,8 +37,24 @@ class FakeEngine(Engine):
             lines = list(self.containers)
         if words[:2] == ["container", "inspect"]:
             assert words[4:], "`inspect` of nothing is an error"
-            lines = [f"{self.slash}{name}\t{self.containers[name]}" for name in words[4:]]
-        return subprocess.CompletedProcess(words, 0, "\n".join(lines), "")
+            told = {
+                "{{.Name}}": lambda name: f"{self.slash}{name}\t{self.containers[name]}",
+                "{{.Id}} {": lambda name: f"id-of-{name} image",
+                "{{.State.": lambda name: str(self.containers[name] == "running").lower(),
+            }[words[3][:9]]
+            lines = [told(name) for name in words[4:]]
+        if words[0] == "run":  # the program that thaws
+            for name in [word.removeprefix("id-of-") for word in words if word.startswith("id-of-")]:
+                self.frozen.discard(name)
+                self.containers[name] = "exited"
+        cannot = {"exec": self.killed, "restart": self.frozen, "rm": self.frozen}.get(words[0], set())
+        failed = not cannot.isdisjoint(words)
+        if failed and options.get("check", True):
+            raise CommandFailed(words, "did not end", "")
+        if words[0] == "rm" and not failed:
+            for name in set(words) & set(self.containers):
+                del self.containers[name]
+        return subprocess.CompletedProcess(words, int(failed), "\n".join(lines), "")
 
 
 @pytest.mark.parametrize(("program", "slash"), [("docker", "/"), ("podman", "")])
@@ -54,6 +74,37 @@ def test_paused_nodes_go_on_and_stopped_ones_start_the_control_plane_first(tmp_p
     done = [call for call in engine.calls if call[0] in ("start", "unpause")]
     assert done[0] == ["start", container_name(CLUSTER, NODES[0])]
     assert ["unpause", container_name(CLUSTER, NODES[1])] in done
+
+
+@pytest.fixture
+def half_dead() -> FakeEngine:
+    """Two nodes run; one of them was killed and can't end."""
+    one, two = (container_name(CLUSTER, node) for node in NODES[:2])
+    return FakeEngine("docker", "28", containers={one: "running", two: "running"}, frozen={two}, killed={two})
+
+
+def test_a_node_in_which_nothing_starts_is_dead_whatever_the_engine_says(half_dead: FakeEngine) -> None:
+    assert [node.node for node in nodes.dead(half_dead, nodes.states(half_dead, CLUSTER))] == [NODES[1]]
+    assert {call[1] for call in half_dead.calls if call[0] == "exec"} == set(half_dead.containers)
+
+
+def test_what_is_frozen_in_a_dead_node_is_let_go_until_the_engine_sees_it_end(
+    half_dead: FakeEngine, tmp_path: Path
+) -> None:
+    nodes.let_end(half_dead, list(half_dead.killed), tmp_path / "log")
+    assert [state.state for state in nodes.states(half_dead, CLUSTER)][:2] == ["running", "exited"]
+
+
+def test_a_node_that_freezes_while_it_restarts_starts_all_the_same(tmp_path: Path) -> None:
+    engine = FakeEngine("docker", "28", containers={"a": "running"}, frozen={"a"})
+    nodes.restart_anew(engine, ["a"], tmp_path / "log")
+    assert engine.calls[-1] == ["start", "a"]
+    assert not engine.frozen
+
+
+def test_frozen_nodes_are_removed_too(half_dead: FakeEngine, tmp_path: Path) -> None:
+    assert len(nodes.remove(half_dead, CLUSTER, tmp_path / "log")) == 2
+    assert not half_dead.containers
 
 
 @pytest.mark.parametrize(("program", "slash"), [("docker", "/"), ("podman", "")])
