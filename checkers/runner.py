@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,8 @@ from checkers.lab import Lab, Sources
 from checkers.restore import LONGEST_PATIENCE, Restorer, restore_nodes
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.spec import CheckSpec, LabSpec
-from checkers.workloads import patience
-from cluster.api import ApiError, Unreachable
+from checkers.workloads import condition, patience
+from cluster.api import ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.files import is_full
 
@@ -32,6 +33,7 @@ NOT_RECORDED = "not tried when this was recorded"  # a replayed check whose evid
 GRACE_SECONDS = 30.0  # beyond its own deadline, before a check counts as hung
 REFRESH_PAUSES = (1.0, 2.0, 4.0)  # seconds, between tries to list what the triggers left
 PUT_BACK_SECONDS = 600.0  # after the verdict, before the putting back does; every wait of its own is shorter
+SCHEDULED_WITHIN = timedelta(seconds=2)  # where a node has room; the API tells these times in whole seconds
 Listener = Callable[[str, Any], None]  # ("started", id) | ("say", (id, text)) | ("finished", CheckResult)
 
 
@@ -272,7 +274,8 @@ class Run:
             try:
                 yield
             except Fail:
-                if not alone and _has_no_node(self._sources.observation.view()) and turns.was_another(began):
+                pods = self._sources.observation.view().get("Pod", ())
+                if not alone and any(map(_lacked_a_node, pods)) and turns.was_another(began):
                     may_stay = False
                     raise _Disturbed from None
                 raise
@@ -328,8 +331,14 @@ class _Disturbed(Exception):
     """The check failed while another run changed nodes, and a pod found none: try again alone."""
 
 
-def _has_no_node(view: Mapping[str, tuple[dict[str, Any], ...]]) -> bool:
-    return any(not pod.get("spec", {}).get("nodeName") for pod in view.get("Pod", ()))
+def _lacked_a_node(pod: Object) -> bool:
+    """Whether it has no node, or got one late: then it may be late for what another run did to the nodes."""
+    if not pod.get("spec", {}).get("nodeName"):
+        return True
+    made, got = pod["metadata"].get("creationTimestamp"), condition(pod, "PodScheduled").get("lastTransitionTime")
+    if not made or not got:
+        return False
+    return datetime.fromisoformat(got) - datetime.fromisoformat(made) > SCHEDULED_WITHIN
 
 
 def _judge(check: Check, lab: Lab, tape: Tape, *, quick: bool) -> None:

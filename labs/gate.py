@@ -167,13 +167,16 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
 def _all_side_by_side(gate: Gate, wanted: list[Submission], jobs: int, *, whole: bool) -> None:
     lab = gate.lab
     with ThreadPoolExecutor(len(wanted) + 1) as gate.closing, ThreadPoolExecutor(jobs) as pool:
-        parts = [pool.submit(_life, gate), pool.submit(_twice, gate)] if whole else []
         # What is borrowed is there but once, and is nothing to take away between two submissions.
         kept = [*lab.manifests("given"), *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows)]
         split = lanes(lab.manifests("solution"), kept, wanted, one_by_one=jobs == 1)
         # Longest first, so that none is alone at the end.
         split.sort(key=lambda lane: -sum(1 + len(_triggers(lab, item, lane)) for item in lane.submissions))
-        parts += [pool.submit(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
+        order = [partial(_twice, gate)] if whole else []
+        order += [partial(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
+        if whole:  # at its end fleets leave, which should join but once
+            order.insert(len(order) if lab.file.fleets else 0, partial(_life, gate))
+        parts = [pool.submit(one) for one in order]
         try:
             for running in parts:
                 running.result()

@@ -35,7 +35,6 @@ LAB_LABEL = "kailab.dev/lab"
 GONE_SECONDS = 90.0
 ACCOUNT_SECONDS = 10.0
 KEEP_EVIDENCE = 20
-MAKES_PODS = ("CronJob", "Deployment", "StatefulSet", "DaemonSet", "Job", "ReplicaSet")
 BUSY_SECONDS = 15.0  # for which the end of another check of the same namespace is waited for
 STOP_SECONDS = 20.0  # what takes longer is left to the namespace controller
 PATIENCE_SECONDS = 3.0  # before finalizers that nobody clears are taken away
@@ -214,9 +213,10 @@ def close_namespace(course: Course, namespace: str, *, insist: bool = False) -> 
             restore_left(course.journal(namespace), course.api, objects=False)
         elif not insist:
             raise _being_checked(namespace)
-        if is_started(course, namespace):
-            _stop_pods(course.api, namespace)
+        started = is_started(course, namespace)
         course.api.delete("Namespace", namespace)
+        if started:
+            _stop_pods(course.api, namespace)
         wait_gone(course, namespace, insist=insist)
 
 
@@ -229,9 +229,11 @@ def _being_checked(namespace: str) -> KailabError:
 
 
 def _stop_pods(api: Api, namespace: str) -> None:
-    """End all pods at once: the namespace controller looks again only after half of their grace periods."""
-    for kind in MAKES_PODS:
-        api.delete_all(kind, namespace)
+    """End all pods of a namespace that is being deleted, in which nobody can make new ones.
+
+    Its controller first looks after five seconds (namespaceDeletionGracePeriod of namespace_controller.go), and where
+    pods are left then, again only after half of their grace periods.
+    """
     deadline = time.monotonic() + STOP_SECONDS
     while time.monotonic() < deadline:
         api.delete_all("Pod", namespace, grace=1)

@@ -6,7 +6,8 @@ import _thread
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -525,6 +526,57 @@ def test_a_node_that_was_closed_before_stays_so(bench: Bench) -> None:
     assert outcomes(bench(checks, lab_with(one="a"))) == {"a": PASS}
     opened = [name for _, name, patch in bench.api.done if patch["spec"]["unschedulable"] is None]
     assert opened == ["cpu"]
+
+
+class Cordoned:
+    """The turns of a cluster in which another run has just had its own; `taken` counts ours."""
+
+    def __init__(self, *, another: bool = True) -> None:
+        self.another, self.taken = another, 0
+
+    @contextmanager
+    def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
+        self.taken += 1
+        yield
+
+    def was_another(self, since: float) -> bool:
+        return self.another
+
+
+def scheduled(made: str = "", got: str = "", node: str = "cpu") -> dict[str, Any]:
+    pod = ready("api")
+    pod["metadata"]["creationTimestamp"] = f"2026-11-27T10:00:{made}Z"
+    pod["spec"] = {"nodeName": node} if node else {}
+    pod["status"]["conditions"].append({
+        "type": "PodScheduled", "status": "True" if node else "False", "lastTransitionTime": f"2026-11-27T10:00:{got}Z",
+    })  # fmt: skip
+    return pod
+
+
+@pytest.mark.parametrize(
+    ("pod", "another", "taken"),
+    [
+        (scheduled("10", "10", node=""), True, 1),
+        (scheduled("10", "35"), True, 1),  # has it at last, but too late to get ready in time
+        (scheduled("10", "12"), True, 0),
+        (scheduled("10", "35"), False, 0),  # the student's own doing
+        (ready("api") | {"spec": {"nodeName": "cpu"}}, True, 0),  # a pod that no scheduler placed
+    ],
+)
+def test_a_pod_that_lacked_a_node_while_another_run_closed_one_gets_another_try_alone(
+    bench: Bench, pod: dict[str, Any], another: bool, taken: int
+) -> None:
+    checks, tries = Checks(), []
+
+    @checks.trigger("a")
+    def _(lab: Lab) -> None:
+        tries.append(lab)
+        if len(tries) == 1:
+            failing(lab)
+
+    turns = Cordoned(another=another)
+    assert outcomes(bench(checks, lab_with(one="a"), World([pod]), turns=turns)) == {"a": PASS if taken else FAIL}
+    assert turns.taken == taken == len(tries) - 1
 
 
 def test_who_gets_the_turn_on_the_nodes_opens_those_of_a_killed_run(bench: Bench) -> None:
