@@ -96,13 +96,15 @@ def let_end(engine: Engine, containers: Sequence[str], log: Path) -> None:
     A pod's runc may be killed while it holds the processes of a container frozen, to set limits. With control groups
     v1 frozen processes don't even die of SIGKILL, so the node never ends, and nobody is left in it to thaw them.
     """
-    asked = engine.run("container", "inspect", "--format", "{{.Id}} {{.Image}}", *containers).stdout
-    ids, images = zip(*(line.split() for line in asked.splitlines()), strict=True)
+    told = engine.run("container", "inspect", "--format", "{{.Id}} {{.Image}}", *containers).stdout
+    ids, images = zip(*(line.split() for line in told.splitlines()), strict=True)
     # The node's own image is certainly there, and has a shell.
     engine.run("run", "--rm", "--privileged", "--cgroupns=host", "--network=none", "--volume=/sys/fs/cgroup:/host",
                "--entrypoint=sh", images[0], "-c", _THAW, "sh", *ids, log=log, check=False)  # fmt: skip
-    state, deadline = ("--format", "{{.State.Running}}"), time.monotonic() + END_SECONDS
-    while "true" in engine.run("container", "inspect", *state, *containers).stdout and time.monotonic() < deadline:
+    asked = ("container", "inspect", "--format", "{{.State.Running}}", *containers)
+    deadline = time.monotonic() + END_SECONDS
+    # One that is being removed may vanish in between, which makes the question fail.
+    while "true" in engine.run(*asked, check=False).stdout and time.monotonic() < deadline:
         time.sleep(0.2)
 
 
