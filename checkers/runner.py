@@ -328,7 +328,7 @@ class Run:
 
 
 class _Disturbed(Exception):
-    """The check failed while another run changed nodes, and a pod found none: try again alone."""
+    """The check failed while another run changed nodes, and a pod found none, or found one late: try again alone."""
 
 
 def _lacked_a_node(pod: Object) -> bool:

@@ -162,7 +162,7 @@ class Bringup:
             nodes.let_end(self.engine, [node.container for node in dead], log)
             states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
-        is_new = not self._exists()
+        is_new = all(state.state == "absent" for state in states)
         if stopped and not is_new:
             _need_mounts(self._workspace, [state.node for state in stopped])
         if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):

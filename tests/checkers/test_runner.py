@@ -529,9 +529,9 @@ def test_a_node_that_was_closed_before_stays_so(bench: Bench) -> None:
 
 
 class Cordoned:
-    """The turns of a cluster in which another run has just had its own; `taken` counts ours."""
+    """The turns of a cluster in which `another` run may just have had its own; `taken` counts ours."""
 
-    def __init__(self, *, another: bool = True) -> None:
+    def __init__(self, *, another: bool) -> None:
         self.another, self.taken = another, 0
 
     @contextmanager
@@ -543,7 +543,7 @@ class Cordoned:
         return self.another
 
 
-def scheduled(made: str = "", got: str = "", node: str = "cpu") -> dict[str, Any]:
+def scheduled(made: str, got: str, node: str = "cpu") -> dict[str, Any]:
     pod = ready("api")
     pod["metadata"]["creationTimestamp"] = f"2026-11-27T10:00:{made}Z"
     pod["spec"] = {"nodeName": node} if node else {}

@@ -48,7 +48,7 @@ def names(lab: LabFolder) -> list[tuple[str, str, str]]:
 def _cluster_role(lab: LabFolder, rooms: Iterable[str]) -> Object:
     read = {name for name in kinds_of(lab) if "@" not in name} | set(_ALWAYS_READ)
     disturbed = {name for check in lab.checks for name in check.disturbs if "@" not in name}
-    inside = kinds_for(lab) | {"Pod"} | set(_WALLS) | disturbed
+    inside = kinds_for(lab) | set(_WALLS) | disturbed
     inside |= {name for name in read if KINDS[name].namespaced}
     outside = {name for name in read if not KINDS[name].namespaced} - {"Namespace", "Node"}
     rules = [
