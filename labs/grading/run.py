@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,8 @@ from labs.lifecycle import Course
 
 _ATTEMPTS = 3  # of a submission by itself, while the API server does not answer
 _API_SECONDS = 120.0
-Listener = Callable[[str, Any], None]  # ("started", student) | ("kept", Record) | ("finished", Record) | ("again", ..)
+# ("started", student) | ("again", student) | ("kept", Record) | ("finished", Record) | ("silent", seconds of patience)
+Listener = Callable[[str, Any], None]
 
 
 @dataclass
@@ -68,9 +69,11 @@ class ClassRun:
                 self._all(paths)
             finally:
                 self._closing.shutdown()
-                if not lifecycle.is_started(self.course, self.lab.namespace):
-                    fleets.leave(self.course.api, self.lab)
                 self._write_table()
+                # With a cluster that has gone there is nothing to tidy; what ended the run must still be told.
+                with suppress(Unreachable):
+                    if not lifecycle.is_started(self.course, self.lab.namespace):
+                        fleets.leave(self.course.api, self.lab)
         return [self._results[student] for student in sorted(self._results)]
 
     def _all(self, paths: Mapping[str, Path]) -> None:
@@ -90,16 +93,24 @@ class ClassRun:
                 self._stop.set()
                 pool.shutdown(cancel_futures=True)
                 raise
+        answers = True
         for attempt in range(_ATTEMPTS):
             waiting, self._alone = self._alone, []
             for submission in waiting:
                 # Its pods found no room beside the others', or nothing answered: that is no fault of theirs.
                 self.listen("again", submission.student)
                 wait(self._going)
-                # After an overload the API server needs a while. Not for ever: whoever is next is then told so.
-                self.course.api.becomes_ready(_API_SECONDS, self._stop.wait)
-                self._grade(submission, digest, alone=True, last=attempt == _ATTEMPTS - 1)
+                # After an overload the API server needs a while. One that stayed away is not waited for again.
+                answers = answers and self._cluster_answers()
+                self._grade(submission, digest, alone=True, last=attempt == _ATTEMPTS - 1 or not answers)
                 self._write_table()
+
+    def _cluster_answers(self) -> bool:
+        api = self.course.api
+        if api.becomes_ready(0):
+            return True
+        self.listen("silent", _API_SECONDS)
+        return api.becomes_ready(_API_SECONDS, self._stop.wait)
 
     def _one(self, student: str, path: Path, digest: str) -> None:
         if self._stop.is_set():

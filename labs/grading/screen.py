@@ -121,6 +121,9 @@ class _Screen:
 
     def listen(self, what: str, about: Any) -> None:
         with self._lock:
+            if what == "silent":
+                self._console.print(f"  The cluster does not answer; waiting for it, {about:.0f} s at most.")
+                return
             if what in ("started", "again"):
                 self._running.append(about)
             else:

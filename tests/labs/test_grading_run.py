@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
+from cluster.api import Unreachable
 from cluster.errors import KailabError
 from cluster.workspace import Workspace
 from labs.catalog import lab_numbered
@@ -32,11 +33,18 @@ def judged(*, lost: str = "") -> Judged:
 
 
 class Api:
+    """An API server that answers, or has gone; how long it was waited for."""
+
+    def __init__(self) -> None:
+        self.has_gone = False
+        self.waited: list[float] = []
+
     def get(self, *_: str) -> None:
         return None
 
-    def becomes_ready(self, *_: Any) -> bool:
-        return True
+    def becomes_ready(self, seconds: float, *_: Any) -> bool:
+        self.waited.append(seconds)
+        return not self.has_gone
 
 
 @dataclass
@@ -47,6 +55,8 @@ class World:
     open: set[str] = field(default_factory=set)
     beside: list[int] = field(default_factory=list)  # at each judging, how many rooms there were already
     lock: threading.Lock = field(default_factory=threading.Lock)
+    api: Api = field(default_factory=Api)
+    told: list[str] = field(default_factory=list)
 
     def judge(self, course: Any, lab: Any, objects: Any, room: str, *, leave: Any, **_: Any) -> Judged:
         with self.lock:
@@ -57,6 +67,11 @@ class World:
         if isinstance(answer, KailabError):
             raise answer
         return answer
+
+    def is_started(self, *_: Any) -> bool:
+        if self.api.has_gone:
+            raise Unreachable("There is no cluster.")
+        return False
 
     def demolish(self, course: Any, room: str) -> None:
         with self.lock:
@@ -74,14 +89,19 @@ def graded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(run, "leftovers", lambda _: [])
         for module, name in ((run.lifecycle, "give_back"), (run.fleets, "join"), (run.fleets, "leave")):
             monkeypatch.setattr(module, name, lambda *_: None)
-        monkeypatch.setattr(run.lifecycle, "is_started", lambda *_: False)
+        monkeypatch.setattr(run.lifecycle, "is_started", world.is_started)
         paths = students if isinstance(students, dict) else {
             f"s{number}": tmp_path / f"s{number}" for number in range(students)
         }  # fmt: skip
         for path in paths.values():
             path.mkdir(exist_ok=True)
-        course = Course(Workspace(tmp_path, tmp_path), Api(), "uid")  # type: ignore[arg-type]
-        return run.ClassRun(course, LAB, Records(tmp_path / "g.csv", LAB), jobs).grade(paths), world
+        course = Course(Workspace(tmp_path, tmp_path), world.api, "uid")  # type: ignore[arg-type]
+        world.api.has_gone = isinstance(answers[0], Unreachable)
+
+        def listen(what: str, _: Any) -> None:
+            world.told.append(what)
+
+        return run.ClassRun(course, LAB, Records(tmp_path / "g.csv", LAB), jobs, listen=listen).grade(paths), world
 
     return grade
 
@@ -109,6 +129,15 @@ def test_what_could_not_be_judged_costs_only_itself(graded: Any) -> None:
     assert sorted((record.is_graded, record.why) for record in records) == [
         (False, "The grader itself broke."), (True, ""),
     ]  # fmt: skip
+
+
+def test_a_cluster_that_has_gone_is_waited_for_once(graded: Any, tmp_path: Path) -> None:
+    gone = [Unreachable("There is no cluster.")] * 6
+    records, world = graded(3, 1, *gone)
+    assert [(record.is_graded, record.why) for record in records] == [(False, "There is no cluster.")] * 3
+    assert world.api.waited == [0, run._API_SECONDS]
+    assert world.told.count("silent") == 1
+    assert len((tmp_path / "g.csv").read_text().splitlines()) == 1 + 3
 
 
 def test_what_broke_the_reader_is_not_graded_and_costs_only_itself(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -20,9 +21,9 @@ import yaml
 from nbformat import v4
 
 from cluster.api import Api, Object
-from labs.catalog import LabFolder, all_labs, facts, fill_in, lab_numbered, read_manifests
+from labs.catalog import LabFolder, all_labs, lab_numbered
 from labs.grading.walls import GRADING_LABEL
-from tests.system.conftest import eventually, kailab
+from tests.system.conftest import answer, eventually, kailab
 
 pytestmark = pytest.mark.cluster
 LAB = lab_numbered(6)
@@ -41,20 +42,26 @@ def _pod(name: str, program: str, **spec: Any) -> Object:
 FORKS = "import os\nwhile True:\n try: os.fork()\n except OSError: pass"
 HOG = "kept = []\nwhile True: kept.append(bytearray(2**24))"
 ENDLESS = "while True: print('x' * 1000)"
-# Each beside the lab's right solution: an attack costs no point by itself, and must reach nothing.
-ATTACKS: dict[str, list[Object]] = {
-    "privileged": [_pod("a", "", containers=[_container(privileged=True)]), _pod("misshapen", "", containers=3)],
-    "host-path": [_pod("a", "", volumes=[{"name": "root", "hostPath": {"path": "/"}}])],
-    "host-network": [_pod("a", "", hostNetwork=True, hostPID=True)],
-    "cluster-admin": [{
+# What must be refused, each with the words that say so: "Kind name" as the problems begin.
+REFUSED: dict[str, tuple[Object, str]] = {
+    "Pod privileged": (_pod("privileged", "", containers=[_container(privileged=True)]), "violates PodSecurity"),
+    "Pod misshapen": (_pod("misshapen", "", containers=3), "containers"),
+    "Pod host-path": (_pod("host-path", "", volumes=[{"name": "root", "hostPath": {"path": "/"}}]),
+                      "violates PodSecurity"),
+    "Pod host-network": (_pod("host-network", "", hostNetwork=True, hostPID=True), "violates PodSecurity"),
+    "ClusterRoleBinding mine": ({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "mine"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
         "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "system:anonymous"}],
-    }],
-    "elsewhere": [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "kailab-was-here", "namespace": where}}
-        for where in ("default", "kube-system", "grade-06-bob")
-    ],
+    }, "outside of your namespace"),
+    **{f"ConfigMap in-{where}": ({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": f"in-{where}", "namespace": where},
+    }, "which is not yours") for where in ("default", "kube-system", "grade-06-bob")},
+    "Pod system-priority": (_pod("system-priority", "", priorityClassName="system-node-critical"), "exceeded quota"),
+}  # fmt: skip
+# Each beside the lab's right solution: an attack costs no point by itself, and must reach nothing.
+ATTACKS: dict[str, list[Object]] = {
+    "refused": [item for item, _ in REFUSED.values()],
     "finalizer": [
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "stays", "finalizers": ["kailab.dev/never"]}},
         {**_pod("stays", "import time; time.sleep(600)"),
@@ -63,13 +70,9 @@ ATTACKS: dict[str, list[Object]] = {
     "hogs": [_pod("memory", HOG), _pod("forks", FORKS), _pod("log", ENDLESS), _pod("image", "", containers=[
         {"name": "main", "image": "there-is-no-such:image"},
     ])],
-    "system-priority": [_pod("a", "", priorityClassName="system-node-critical")],
 }  # fmt: skip
-REFUSED = {"cluster-admin": "outside of your namespace", "elsewhere": "which is not yours",
-           "privileged": "violates PodSecurity", "host-path": "violates PodSecurity",
-           "host-network": "violates PodSecurity", "system-priority": "exceeded quota",
-           "alias-bomb": "aliases", "huge": "larger than", "link": "it is a link", "partial": "more than 100 objects",
-           "nothing": "nothing to grade"}  # fmt: skip
+UNREADABLE = {"alias-bomb": "aliases", "huge": "larger than", "link": "it is a link", "nothing": "nothing to grade",
+              "partial": "more than 100 objects"}  # fmt: skip
 
 
 def _bomb(levels: int = 30) -> str:
@@ -111,14 +114,6 @@ def _hand_in(folder: Path, *more: Object, source: str = "solution") -> None:
         (folder / "more.yaml").write_text(yaml.safe_dump_all(copy.deepcopy(list(more))))
 
 
-def _answer(folder: Path, source: Path, lab: LabFolder) -> str:
-    """A right answer as a student would hand it in."""
-    known = facts(lab.namespace)
-    folder.mkdir(parents=True)
-    (folder / "all.yaml").write_text(yaml.safe_dump_all([fill_in(item, known) for item in read_manifests(source)]))
-    return str(folder)
-
-
 def _table(path: Path) -> dict[str, dict[str, str]]:
     with path.open() as file:
         return {row["student"]: row for row in csv.DictReader(file)}
@@ -131,9 +126,9 @@ def _rooms(api: Api) -> list[str]:
 @pytest.mark.parametrize("lab", [lab for lab in all_labs() if lab != LAB], ids=lambda lab: lab.namespace)
 def test_right_work_gets_full_points(api: Api, home: Path, tmp_path: Path, lab: LabFolder) -> None:
     """Every other lab's own solution, within a class's walls; its author gate tries it without them."""
-    handed_in = _answer(tmp_path / "in" / "ada", lab.path / "solution", lab)
+    handed_in = answer(tmp_path / "in" / "ada", lab)
     out = tmp_path / "grades.csv"
-    ran = kailab("grade", handed_in, "--lab", str(lab.number), "--out", str(out), KAILAB_HOME=str(home))
+    ran = kailab("grade", str(handed_in), "--lab", str(lab.number), "--out", str(out), KAILAB_HOME=str(home))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     row = _table(out)["ada"]
     assert (row["percent"], row["problems"]) == ("100.0", "0"), (
@@ -168,12 +163,17 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     assert points == {**dict.fromkeys([*ATTACKS, "honest"], FULL), **zero, "partial": "16"}
     assert {path: path.read_bytes() for path in files} == files
     assert set(tmp_path.iterdir()) - there == {out, out.with_name("grades-feedback")}
-    for name, said in REFUSED.items():
-        result = json.loads((tmp_path / "grades-feedback" / name / "result.json").read_text())
-        assert said in " ".join(result["problems"]), name
+    problems = {name: json.loads((tmp_path / "grades-feedback" / name / "result.json").read_text())["problems"]
+                for name in table}  # fmt: skip
+    for title, (_, said) in REFUSED.items():
+        assert [problem for problem in problems["refused"] if problem.startswith(f"{title}: ") and said in problem], (
+            title, problems["refused"],
+        )  # fmt: skip
+    for name, said in UNREADABLE.items():
+        assert said in " ".join(problems[name]), name
     assert not _rooms(api)
     assert {item["metadata"]["uid"] for item in api.list("ClusterRoleBinding")[0]} == before
-    assert not any(api.get("ConfigMap", "kailab-was-here", where) for where in ("default", "kube-system"))
+    assert not any(api.get("ConfigMap", f"in-{where}", where) for where in ("default", "kube-system"))
 
     again = kailab("grade", *students, "--lab", "6", "--out", str(out), **env)
     assert again.returncode == 0
@@ -185,26 +185,26 @@ def test_a_hostile_class_is_graded_and_nothing_is_left(api: Api, home: Path, tmp
     assert f"{len(students)} graded again, 0 changed" in whole.stdout
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_run_goes_on(api: Api, home: Path, tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(("how", "lab"), [
+    pytest.param(signal.SIGINT, lab_numbered(1), id="interrupted"),
+    pytest.param(signal.SIGKILL, LAB, id="killed"),  # perhaps in the middle of a drain
+])  # fmt: skip
+def test_a_stopped_run_goes_on(api: Api, home: Path, tmp_path: Path, how: signal.Signals, lab: LabFolder) -> None:
     for name in ("ada", "bob"):
-        _hand_in(tmp_path / "in" / name)
+        answer(tmp_path / "in" / name, lab)
     (tmp_path / "in" / "carl").mkdir()
-    out = tmp_path / "grades.csv"
-    command = [sys.executable, "-m", "labs.cli", "grade", *map(str, sorted((tmp_path / "in").iterdir())), "--lab", "6",
-               "--out", str(out)]  # fmt: skip
-    import os
-
-    process = subprocess.Popen(command, env={**os.environ, "KAILAB_HOME": str(home)}, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    eventually(lambda: (tmp_path / "grades-feedback" / "carl" / "result.json").exists())
+    out, feedback, env = tmp_path / "grades.csv", tmp_path / "grades-feedback", {"KAILAB_HOME": str(home)}
+    command = ["grade", *map(str, sorted((tmp_path / "in").iterdir())), "--lab", str(lab.number), "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-m", "labs.cli", *command], env={**os.environ, **env},
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    eventually(lambda: (feedback / "carl" / "result.json").exists())
     eventually(lambda: len(_rooms(api)) >= 2)
     time.sleep(5)  # into the middle of the checks
     process.send_signal(how)
     said, _ = process.communicate(timeout=90)
     assert process.returncode == (130 if how is signal.SIGINT else -9), said
     assert "Traceback" not in said
-    ended = kailab("grade", *command[4:-4], "--lab", "6", "--out", str(out), KAILAB_HOME=str(home))
+    ended = kailab(*command, **env)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert {name: row["points"] for name, row in _table(out).items()} == {"ada": FULL, "bob": FULL, "carl": "0"}
     assert "carl  0/20  as before" in ended.stdout

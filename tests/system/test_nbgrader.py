@@ -27,10 +27,10 @@ from labs.grading.walls import GRADING_LABEL
 from tests.system.conftest import eventually, kailab
 
 pytestmark = pytest.mark.cluster
-LAB = lab_numbered(6)
-NOTEBOOK = "06_deployments"
-SOLVED = {cell.id: cell.source for cell in next(chapter for chapter in chapters() if chapter.number == 6)
-          .notebook(solved=True).cells}  # fmt: skip
+LAB = lab_numbered(1)
+CHAPTER = next(chapter for chapter in chapters() if chapter.number == LAB.number)
+NOTEBOOK = CHAPTER.path.stem
+SOLVED = {cell.id: cell.source for cell in CHAPTER.notebook(solved=True).cells}
 
 
 def _is(cell: Any, what: str) -> bool:
@@ -44,7 +44,7 @@ def _solve(notebook: Any, *, but: str = "") -> None:
 
 
 def _partial(notebook: Any) -> None:
-    _solve(notebook, but="ch06-more")
+    _solve(notebook, but="ch01-alone")
 
 
 def _crashes(notebook: Any) -> None:
@@ -61,7 +61,7 @@ def _writes_to_stderr(notebook: Any) -> None:
 
 def _deletes_checks(notebook: Any) -> None:
     _solve(notebook)
-    gone = {"ch06-check-run", "ch06-check-drain"}
+    gone = {"ch01-check-follow", "ch01-check-survive"}
     notebook.cells = [cell for cell in notebook.cells if cell.id not in gone]
 
 
@@ -81,7 +81,7 @@ def _sets_the_score(notebook: Any) -> None:
 
 
 HANDED_IN: dict[str, tuple[Callable[[Any], None], float]] = {
-    "untouched": (lambda notebook: None, 0), "partial": (_partial, 16), "full": (_solve, 20),
+    "untouched": (lambda notebook: None, 0), "partial": (_partial, 17), "full": (_solve, 20),
     "crashes": (_crashes, 20), "stderr": (_writes_to_stderr, 20), "deletes-checks": (_deletes_checks, 20),
     "hides-output": (_hides_output, 0), "sets-the-score": (_sets_the_score, 0),
 }  # fmt: skip
@@ -119,7 +119,7 @@ def test_a_class_in_notebooks_is_graded_by_the_cluster(api: Api, home: Path, cou
     later = {"full", "sets-the-score"}
     paths = [str(submitted / student / LAB.namespace) for student in HANDED_IN if student not in later]
     table = course / f"{LAB.namespace}.csv"
-    ran = kailab("grade", *paths, "--lab", "6", "--jobs", "8", "--out", str(table), KAILAB_HOME=str(home))
+    ran = kailab("grade", *paths, "--lab", str(LAB.number), "--jobs", "8", "--out", str(table), KAILAB_HOME=str(home))
     assert ran.returncode == 0, ran.stdout + ran.stderr
     before = table.read_text()
 
@@ -148,7 +148,7 @@ def test_a_class_in_notebooks_is_graded_by_the_cluster(api: Api, home: Path, cou
 
     _nbgrader(home, course, "generate_feedback", LAB.namespace)
     page = (course / "feedback" / "partial" / LAB.namespace / f"{NOTEBOOK}.html").read_text()
-    for text in ("(Score: 16.0 / 20.0)", "expected", "observed", "PodDisruptionBudget", "In your files"):
+    for text in ("(Score: 17.0 / 20.0)", "expected", "observed", "Pod alone", "In your files"):
         assert text in page, text
     _formgrader_lists(home, course)
 

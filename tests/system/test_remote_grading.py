@@ -13,23 +13,21 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import yaml
 
 from cluster.api import Api
 from cluster.engine import Engine
 from cluster.topology import NODES, container_name
 from cluster.workspace import Workspace
-from labs.catalog import lab_numbered
+from labs.catalog import LabFolder, lab_numbered
 from labs.grading.remote import NAMESPACE, job, rights
 from labs.grading.remote.queue import Queue
 from labs.grading.rooms import ROOM_PREFIX
 from labs.residue import snapshot
-from tests.system.conftest import eventually, kailab, let_settle
+from tests.system.conftest import answer, eventually, kailab, let_settle
 
 pytestmark = pytest.mark.cluster
-LAB = lab_numbered(6)
+PLAIN, LAB = lab_numbered(1), lab_numbered(6)  # one that leaves the nodes alone, and one that drains them
 HOST = next(node for node in NODES if job.hosts_workers(node) and not node.is_control_plane)
-POINTS = {"full": "20", "hostile": "20", "partial": "16", "untouched": "0"}  # as tests/system/test_grading.py has it
 PRIVILEGED = {
     "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "mine"},
     "spec": {"containers": [{"name": "main", "image": "ai-app:v1", "securityContext": {"privileged": True}}]},
@@ -37,17 +35,14 @@ PRIVILEGED = {
 
 
 @pytest.fixture
-def handed_in(tmp_path: Path) -> list[str]:
-    for name in POINTS:
-        shutil.copytree(LAB.path / ("starter" if name == "untouched" else "solution"), tmp_path / "in" / name)
-    (tmp_path / "in" / "partial" / "budget.yaml").unlink()
-    (tmp_path / "in" / "hostile" / "more.yaml").write_text(yaml.safe_dump(PRIVILEGED))
-    return sorted(map(str, (tmp_path / "in").iterdir()))
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "in"
 
 
-@pytest.fixture
-def options(tmp_path: Path) -> list[str]:
-    return ["--lab", "6", "--jobs", "2", "--runner", "kubernetes", "--out", str(tmp_path / "grades.csv")]
+def _command(folder: Path, lab: LabFolder) -> list[str]:
+    out = folder.parent / "grades.csv"
+    options = ["--lab", str(lab.number), "--jobs", "2", "--runner", "kubernetes", "--out", str(out)]
+    return ["grade", *sorted(map(str, folder.iterdir())), *options]
 
 
 @contextmanager
@@ -68,27 +63,32 @@ def _points(tmp_path: Path) -> dict[str, str]:
     return {name: row["points"] for name, row in _table(tmp_path).items()}
 
 
-def test_a_class_gets_the_same_points_as_here(
-    api: Api, handed_in: list[str], options: list[str], tmp_path: Path
-) -> None:
-    command = ["grade", *handed_in, *options]
+def test_a_class_gets_the_same_points_as_here(api: Api, folder: Path, tmp_path: Path) -> None:
+    answer(folder / "full", PLAIN)
+    answer(folder / "hostile", PLAIN, PRIVILEGED)
+    answer(folder / "partial", PLAIN, lacks="alone")
+    shutil.copytree(PLAIN.path / "starter", folder / "untouched")
+    command = _command(folder, PLAIN)
     with nothing_left(api):
         ran = kailab(*command, seconds=400)
         assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert _points(tmp_path) == POINTS
+    # As the author gate has it for the solution, a mutant, and the starter.
+    points = {"full": "20", "hostile": "20", "partial": "17", "untouched": "0"}
+    assert _points(tmp_path) == points
     feedback = tmp_path / "grades-feedback"
     problems = json.loads((feedback / "hostile" / "result.json").read_text())["problems"]
     assert "violates PodSecurity" in " ".join(problems)
     assert kailab("regrade", str(feedback / "full" / "evidence.json")).returncode == 0
     again = kailab(*command)
-    assert again.stdout.count("as before") == len(POINTS), again.stdout
+    assert again.stdout.count("as before") == len(points), again.stdout
 
 
 def test_killed_workers_commands_and_nodes_cost_nobody_anything(
-    api: Api, engine: Engine, workspace: Workspace, handed_in: list[str], options: list[str], tmp_path: Path
+    api: Api, engine: Engine, workspace: Workspace, folder: Path, tmp_path: Path
 ) -> None:
-    two = [path for path in handed_in if Path(path).name in ("full", "partial")]
-    command = ["grade", *two, *options]
+    answer(folder / "full", LAB)
+    answer(folder / "partial", LAB, lacks="ai-api-budget")
+    command = _command(folder, LAB)
 
     def at_work(node: str) -> str:
         """A worker on that node which has a submission in hand."""
@@ -122,7 +122,7 @@ def test_killed_workers_commands_and_nodes_cost_nobody_anything(
         finally:
             kailab(*command, "--stop")
         eventually(is_ready)
-    assert _points(tmp_path) == {name: POINTS[name] for name in ("full", "partial")}
+    assert _points(tmp_path) == {"full": "20", "partial": "16"}
 
 
 def test_a_worker_may_change_nothing_outside_of_rooms(api: Api) -> None:

@@ -175,7 +175,7 @@ class RemoteRun:
 
     def _watch(self, version: str) -> None:
         """Fetch results as they come, until there is one for each submission."""
-        queue, at_work, silent = Queue(self.course.api), time.monotonic(), 0.0
+        queue, at_work, answered = Queue(self.course.api), time.monotonic(), time.monotonic()
         while self._wanted:
             try:
                 self._require_turn()
@@ -188,11 +188,10 @@ class RemoteRun:
                     at_work = time.monotonic()
                 elif time.monotonic() - at_work > _NO_WORKER_SECONDS:
                     raise self._no_worker()
-                silent = 0.0
+                answered = time.monotonic()
             except Unreachable:
                 at_work = time.monotonic()  # or perhaps not; nobody can tell
-                silent += LOOK_EVERY
-                if silent > _API_SECONDS:
+                if time.monotonic() - answered > _API_SECONDS:
                     raise
             # The whole queue is listed at each look: of a large class that is megabytes.
             time.sleep(LOOK_EVERY * max(1.0, len(self._wanted) / _LIST))
