@@ -3,7 +3,6 @@ and nothing is left behind. Everything happens on the real cluster."""
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,12 +27,13 @@ from cluster.gpu import control
 from cluster.run import CommandFailed, run
 from cluster.tools import find_kubectl
 from cluster.workspace import Workspace
-from labs import fleets, lifecycle
+from labs import fleets, lifecycle, receipts
 from labs.catalog import LabFolder, facts, fill_in
 from labs.crowd import doubtful
 from labs.lanes import WORKLOADS, Lane, blind, lanes, made_anew
 from labs.lifecycle import Course
 from labs.mutants import Submission, expected_points, expected_skips, submissions
+from labs.receipts import Receipt
 from labs.regrading import replay
 from labs.residue import snapshot
 
@@ -138,7 +138,7 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
 
     Raises KailabError when there is no cluster to run it on.
     """
-    started = time.monotonic()
+    started, inputs = time.monotonic(), receipts.hash_of_inputs(lab)
     with Course.opened(workspace) as course:
         gate = Gate(lab, course, console)
         lifecycle.close_namespace(course, lab.namespace)
@@ -157,10 +157,14 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
         with gate.part("nothing is left on the cluster") as part:
             for difference in _left(before, course):
                 part.problem(difference)
+        version = course.api.version()
     seconds = time.monotonic() - started
     _summary(gate, seconds, len(wanted))
     if not only:
-        _receipt(gate, seconds)
+        receipts.keep(workspace, lab, inputs, Receipt(
+            lab.number, not gate.problems, tuple(gate.problems), gate.scores, round(seconds, 1), version,
+            datetime.now(UTC).replace(microsecond=0),
+        ))  # fmt: skip
     return gate.problems
 
 
@@ -450,13 +454,3 @@ def _summary(gate: Gate, seconds: float, count: int) -> None:
     gate.console.print("slowest: " + ", ".join(f"{name} {took:.0f} s" for name, took in slowest))
     verdict = f"{len(gate.problems)} problems" if gate.problems else "the gate holds"
     gate.console.print(Text(f"lab {gate.lab.number}: {count} submissions, {verdict}, {seconds:.0f} s", style="bold"))
-
-
-def _receipt(gate: Gate, seconds: float) -> None:
-    path = gate.course.workspace.state / "receipts" / f"lab-{gate.lab.number:02d}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({
-        "lab": gate.lab.number, "holds": not gate.problems, "problems": gate.problems, "scores": gate.scores,
-        "seconds": round(seconds, 1), "kubernetes": gate.course.api.version(),
-        "at": datetime.now(UTC).isoformat(timespec="seconds"),
-    }, indent=1))  # fmt: skip

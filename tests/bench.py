@@ -7,6 +7,7 @@ asserted here: a figure out of bounds is shown as such, and the exit status is 1
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -25,6 +26,7 @@ from cluster import kindconfig, nodes, tools
 from cluster.bringup import down, machine_of
 from cluster.run import run
 from cluster.workspace import Workspace
+from labs import receipts
 from labs.catalog import facts, fill_in, lab_numbered
 from labs.lifecycle import Course, check, finish, observed, start
 from labs.progress import Progress
@@ -178,9 +180,9 @@ def bare_kind(workspace: Workspace, engine: engines.Engine, images: kindconfig.I
 
 def gates(workspace: Workspace, figures: Figures) -> None:
     for number, limit in ((1, 90), (3, 300), (6, 180)):
-        receipt = workspace.state / "receipts" / f"lab-{number:02d}.json"
-        found = json.loads(receipt.read_text()) if receipt.exists() else {"seconds": float("inf"), "at": "never run"}
-        figures.add(f"gate {number}, the last one ({found['at']})", found["seconds"], limit)
+        found = receipts.find(workspace, lab_numbered(number))
+        when = f"{found.at:%d %b %H:%M}" if found else "not run with these files"
+        figures.add(f"gate {number}, the last one ({when})", found.seconds if found else math.inf, limit)
 
 
 def fleets(workspace: Workspace, figures: Figures, console: Console) -> None:
