@@ -67,15 +67,14 @@ unit: tools
 browser: tools
 	@$(BIN)/python -m tests.browser
 
+# One test at a time: they share a cluster, and several take its nodes away.
 cluster-test: browser
 	$(KAILAB) up
 	$(BIN)/pytest -v -m cluster --durations=15
 
 # Always on the images built here, whatever a registry may offer: that way is the harder one.
 test: export KAILAB_IMAGES = offline
-test: lint browser
-	$(KAILAB) up
-	$(BIN)/pytest -v -m "" --durations=15
+test: lint unit cluster-test
 
 bench: tools
 	$(KAILAB) up

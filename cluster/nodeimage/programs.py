@@ -18,6 +18,7 @@ from cluster.workspace import KUBERNETES_VERSION, Workspace
 MODULES = Path(__file__).parent / "go"
 OLDEST_GO = (1, 26)
 GO_IMAGE = "docker.io/library/golang:1.26-bookworm"
+_ROOM_FOR_A_LINKER = 4 * 2**30
 _MAJOR, _MINOR, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
 _VERSION_PACKAGE = "k8s.io/component-base/version"
 
@@ -94,6 +95,18 @@ def _in_container(engine: Engine, module: Module, out: Path) -> list[str]:
     return [engine.program, "run", "--rm", "--workdir", "/src", *options, GO_IMAGE]
 
 
+def _collect_less() -> dict[str, str]:
+    """Where memory abounds, what lets compilers collect less garbage: they took a sixth less time. Linkers need up to
+    3 GiB then, and Go runs one for each core.
+    """
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):  # a system that doesn't tell
+        return {}
+    abounds = memory >= (os.cpu_count() or 1) * _ROOM_FOR_A_LINKER
+    return {"GOGC": "400"} if abounds and "GOGC" not in os.environ else {}
+
+
 def folder_of(workspace: Workspace, module: Module) -> Path:
     """Where the module's programs are, or will be once built."""
     key = hashing.combined([hashing.of_files(MODULES / module.name), *_flags(module)])
@@ -135,7 +148,7 @@ def build(
     say(f"compiling {module.name} (about {module.usual} s the first time)")
     _remove_unfinished(folder)
     unfinished = folder.with_suffix(f".{os.getpid()}")
-    env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    env = {"CGO_ENABLED": "0", "GOBIN": str(unfinished), "GOFLAGS": "-mod=readonly -buildvcs=false", **_collect_less()}
     try:
         if engine is not None and go_version() is None:
             unfinished.mkdir(parents=True)

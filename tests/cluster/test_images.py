@@ -211,3 +211,20 @@ def test_every_image_says_under_which_name_kailab_made_it(
     assert len(made) == len(engine.images) == 4
     for name in engine.images:
         assert sum(f"{IMAGE_LABEL}={name}" in call.split() for call in made) == 1
+
+
+@pytest.mark.parametrize(("gibibytes", "cores", "env", "settings"), [
+    (24, 2, {}, {"GOGC": "400"}),
+    (8, 4, {}, {}),  # linkers of all cores at once would not fit
+    (24, 2, {"GOGC": "50"}, {}),
+])  # fmt: skip
+def test_compilers_are_given_memory_where_there_is_enough(
+    gibibytes: int, cores: int, env: dict[str, str], settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GOGC", raising=False)
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    pages = {"SC_PHYS_PAGES": gibibytes * 2**18, "SC_PAGE_SIZE": 2**12}
+    monkeypatch.setattr("os.sysconf", pages.__getitem__)
+    monkeypatch.setattr("os.cpu_count", lambda: cores)
+    assert programs._collect_less() == settings
