@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import platformdirs
+
 from cluster import note
 
 SOURCE_ROOT = Path(__file__).resolve().parent.parent
@@ -18,23 +20,15 @@ class Workspace:
     """One checkout's paths."""
 
     state: Path
-    _cache: Path | None = None
+    cache: Path
 
     @classmethod
     def here(cls) -> Workspace:
         """The workspace of this checkout (KAILAB_HOME and KAILAB_CACHE override both places)."""
         root = SOURCE_ROOT if (SOURCE_ROOT / "pyproject.toml").exists() else Path.cwd()
         state = Path(os.environ.get("KAILAB_HOME") or root / ".kailab").resolve()
-        cache = os.environ.get("KAILAB_CACHE")
-        return cls(state, Path(cache).resolve() if cache else None)
-
-    @property
-    def cache(self) -> Path:
-        if self._cache:
-            return self._cache
-        import platformdirs  # a check, which should be quick, needs no cache
-
-        return platformdirs.user_cache_path("kailab").resolve()
+        cache = Path(os.environ.get("KAILAB_CACHE") or platformdirs.user_cache_path("kailab")).resolve()
+        return cls(state, cache)
 
     @property
     def cluster_name(self) -> str:
