@@ -55,7 +55,8 @@ def grade_class(
         if record.note:
             console.print(Text(f"  {plain(record.student)}: {plain(record.note)}"), soft_wrap=True)
     if left:
-        console.print("The same command grades those again, and leaves the others as they are.")
+        console.print("The same command grades those again, and leaves the others as they are. How the cluster is: "
+                      "kailab status", soft_wrap=True)  # fmt: skip
     return 2 if left else 0
 
 
