@@ -161,10 +161,9 @@ def run_gate(workspace: Workspace, lab: LabFolder, console: Console, *, jobs: in
     seconds = time.monotonic() - started
     _summary(gate, seconds, len(wanted))
     if not only:
-        receipts.keep(workspace, lab, inputs, Receipt(
-            lab.number, not gate.problems, tuple(gate.problems), gate.scores, round(seconds, 1), version,
-            datetime.now(UTC).replace(microsecond=0),
-        ))  # fmt: skip
+        now = datetime.now(UTC).replace(microsecond=0)
+        receipt = Receipt(lab.number, tuple(gate.problems), gate.scores, round(seconds, 1), version, now)
+        receipts.keep(workspace, lab, inputs, receipt)
     return gate.problems
 
 

@@ -26,12 +26,15 @@ class Receipt:
     """One gate's outcome. `scores` are points by the name of a submission, `at` is the time of its end."""
 
     lab: int
-    holds: bool
     problems: tuple[str, ...]
     scores: Mapping[str, float]
     seconds: float
     kubernetes: str
     at: datetime
+
+    @property
+    def holds(self) -> bool:
+        return not self.problems
 
 
 _ADAPTER = pydantic.TypeAdapter(Receipt)

@@ -28,7 +28,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def receipt(at: datetime) -> Receipt:
-    return Receipt(6, True, (), {"starter": 3.0}, 178.9, "v1.37.2", at)
+    return Receipt(6, (), {"starter": 3.0}, 178.9, "v1.37.2", at)
 
 
 @pytest.mark.parametrize("name", [
