@@ -124,7 +124,7 @@ class Bringup:
     def _make_course_images(self, log: Path, say: Say) -> str:
         with _locked(self._workspace.cache / "images.lock", say):
             self._build_course_images(log, say)
-            if self._node_images.worker:  # then nodes are to be made
+            if self._node_images != kindconfig.Images():  # then nodes are to be made of our own
                 say("laying them into the node images")
                 key, names = self._images_key(), [recipe.name for recipe in self._recipes]
                 self._node_images = kindconfig.Images(

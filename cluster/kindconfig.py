@@ -13,6 +13,8 @@ SHARED_MOUNT = "/kailab/shared"
 POD_SUBNET = "10.244.0.0/16"  # kind's own default, from which each node gets a /24
 SCHEDULER = Path(__file__).with_name("scheduler.yaml")
 _SCHEDULER_IN_NODE, _SCHEDULER_IN_POD = "/kailab/scheduler.yaml", "/etc/kubernetes/kailab-scheduler.yaml"
+# What kind 0.33.0 takes by itself (pkg/apis/config/defaults/image.go); another kind would bring another Kubernetes.
+KINDEST_NODE = "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
 # Requests per second that the controller manager may send, for the same reason as in scheduler.yaml.
 _CLIENT_LIMITS = (("kube-api-qps", 100), ("kube-api-burst", 150))
 
@@ -27,10 +29,10 @@ class Machine:
 
 @dataclass(frozen=True)
 class Images:
-    """Node images; empty means kind's own pinned kindest/node."""
+    """Node images; without names, the one that kind pulls."""
 
-    control_plane: str = ""
-    worker: str = ""
+    control_plane: str = KINDEST_NODE
+    worker: str = KINDEST_NODE
 
 
 def config(name: str, images: Images, shared: Path, machine: Machine, nodes: Sequence[Node] = NODES) -> dict[str, Any]:
@@ -44,10 +46,9 @@ def config(name: str, images: Images, shared: Path, machine: Machine, nodes: Seq
 
 
 def _node(node: Node, images: Images, shared: Path, machine: Machine) -> dict[str, Any]:
-    image = images.control_plane if node.is_control_plane else images.worker
     return {
         "role": "control-plane" if node.is_control_plane else "worker",
-        **({"image": image} if image else {}),
+        "image": images.control_plane if node.is_control_plane else images.worker,
         "labels": node.all_labels,
         "extraMounts": [
             {"hostPath": str(shared), "containerPath": SHARED_MOUNT},

@@ -15,7 +15,8 @@ from cluster.nodeimage import programs
 from cluster.run import CommandFailed, run
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
-OLDEST_KIND = (0, 30)
+# Older ones write kubeadm's configuration as v1beta3, which kubeadm does not read since 1.36.
+OLDEST_KIND = (0, 32)
 # kubectl supports one minor version to either side of the server's (version skew policy).
 _MINOR = int(KUBERNETES_VERSION.split(".")[1])
 KUBECTL_MINORS = range(_MINOR - 1, _MINOR + 2)

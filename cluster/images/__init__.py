@@ -48,7 +48,7 @@ def recipe_hash(recipe: ImageRecipe) -> str:
     if recipe.requirements is not None:
         parts.append(hashing.of_files(recipe.requirements))
     parts += [f"{source.relative_to(ROOT)} {hashing.of_files(source)}" for source in recipe.sources]
-    parts += [hashing.of_files(programs.MODULES / module.name) for module in recipe.programs]
+    parts += [hashing.of_files(module.folder) for module in recipe.programs]
     return hashing.combined(parts)
 
 

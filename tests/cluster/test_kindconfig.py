@@ -14,6 +14,7 @@ import yaml
 from cluster import kindconfig
 from cluster.kindconfig import Images, Machine
 from cluster.topology import NODES
+from cluster.workspace import KUBERNETES_VERSION
 
 KINDS_OWN = Images()
 BIG = Machine(cores=8, memory=16384)
@@ -171,12 +172,15 @@ def test_our_own_images_go_to_their_nodes() -> None:
     assert [node["image"] for node in nodes] == ["kailab/control:1"] + ["kailab/worker:1"] * 4
 
 
-def test_with_a_registry_kind_takes_its_own_image() -> None:
-    assert all("image" not in node for node in configured()["nodes"])
+def test_with_a_registry_every_node_is_of_one_pinned_image_of_our_minor_version() -> None:
+    """Whatever kind is on PATH: each release would take another Kubernetes by itself."""
+    (image,) = {node["image"] for node in configured()["nodes"]}
+    minor = KUBERNETES_VERSION.rpartition(".")[0]
+    assert re.fullmatch(rf"docker\.io/kindest/node:{re.escape(minor)}\.\d+@sha256:[0-9a-f]{{64}}", image)
 
 
 def test_both_image_sources_give_the_same_cluster_otherwise() -> None:
     ours, kinds = configured(Images("kailab/control:1", "kailab/worker:1")), configured()
-    for node in ours["nodes"]:
+    for node in (*ours["nodes"], *kinds["nodes"]):
         del node["image"]
     assert ours == kinds
