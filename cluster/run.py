@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,8 @@ TAIL_LINES = 12
 # strerror(3) of ENOSPC and EDQUOT: programs hand these words on, engines also those of a daemon elsewhere.
 _FULL = ("no space left on device", "disk quota exceeded")
 FREE_SPACE = "free some space: `df -h` shows which disk is full, `docker system df` (or podman) what images hold of it"
+# Frames as github.com/pkg/errors prints them (a function, below it its file and line), and klog's lines of severity info.
+_BESIDE_THE_POINT = re.compile(r"^\S+\n\t\S+\.\w+:\d+(\n|\Z)|^I\d{4} \d\d:\d\d:.*(\n|\Z)", re.MULTILINE)
 _TIE = ("setpriv", "--pdeathsig", "KILL")  # util-linux; PR_SET_PDEATHSIG in prctl(2)
 _HARDLY_ANYTHING = 2**16  # bytes left of a disk on which no program can say any more what is wrong
 
@@ -37,8 +40,8 @@ class CommandFailed(KailabError):
 
 
 def tail(text: str, lines: int = TAIL_LINES) -> str:
-    """The last `lines` non-blank lines of `text`, without the stack trace that kind ends with."""
-    text = text.partition("\nStack Trace:")[0]
+    """The last `lines` non-blank lines of `text`, without stack traces (kind's, kubeadm's) and klog's chatter."""
+    text = _BESIDE_THE_POINT.sub("", text.partition("\nStack Trace:")[0])
     return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
 
 

@@ -139,6 +139,18 @@ def test_the_tail_ends_before_kinds_stack_trace() -> None:
     assert tail(said) == "ERROR: failed to create cluster: no space left"
 
 
+def test_the_tail_has_kubeadms_words_and_not_where_in_its_source_they_are_said() -> None:
+    said = (
+        "error: couldn't initialize a Kubernetes cluster\n"
+        "k8s.io/kubernetes/cmd/kubeadm/app/cmd/phases/init.runWaitControlPlanePhase\n"
+        "\tk8s.io/kubernetes@v1.37.2/cmd/kubeadm/app/cmd/phases/init/waitcontrolplane.go:109\n"
+        'I1128 05:03:12.991010     163 round_trippers.go:632] "Response" verb="POST"\n'
+        "error execution phase wait-control-plane\n"
+        "runtime.goexit\n\truntime/asm_amd64.s:1771"
+    )
+    assert tail(said) == "error: couldn't initialize a Kubernetes cluster\nerror execution phase wait-control-plane"
+
+
 @pytest.mark.parametrize(
     "said",
     [
