@@ -16,7 +16,7 @@ TAIL_LINES = 12
 # strerror(3) of ENOSPC and EDQUOT: programs hand these words on, engines also those of a daemon elsewhere.
 _FULL = ("no space left on device", "disk quota exceeded")
 FREE_SPACE = "free some space: `df -h` shows which disk is full, `docker system df` (or podman) what images hold of it"
-# Frames as github.com/pkg/errors prints them (a function, below it its file and line), and klog's lines of severity info.
+# Frames as github.com/pkg/errors prints them (a function, below it its file and line), and what klog says as info.
 _BESIDE_THE_POINT = re.compile(r"^\S+\n\t\S+\.\w+:\d+(\n|\Z)|^I\d{4} \d\d:\d\d:.*(\n|\Z)", re.MULTILINE)
 _TIE = ("setpriv", "--pdeathsig", "KILL")  # util-linux; PR_SET_PDEATHSIG in prctl(2)
 _HARDLY_ANYTHING = 2**16  # bytes left of a disk on which no program can say any more what is wrong
