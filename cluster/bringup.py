@@ -45,7 +45,7 @@ POOL_MARK = "/kind/kailab-pool"
 POOLS = 8
 # What all checkouts share in the cache folder, and the locks that those hold who work on it. The locks' files stay:
 # whoever waits for one would else get a lock that nobody else sees.
-CACHES = ("apt", "bin", "kubectl", "programs", "site-packages")
+CACHES = ("apt", "bin", "kubectl", "programs", "receipts", "site-packages")
 CACHE_LOCKS = ("tools.lock", "node-image.lock", "images.lock", "engine/start.lock")
 # What can be made again in the state folder, where points and evidence are too.
 LEFTOVERS = ("logs", "gate", "durations.json", "images.tar", "grader.tar")

@@ -70,8 +70,8 @@ def _is_held(lock: Path) -> bool:
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     state, cache = tmp_path / "course/.kailab", tmp_path / "cache"
     for path in (state / "logs/nodes.log", state / "progress.json", state / "evidence/lab-06.json", state / "restore/x",
-                 state / "chapters/06", cache / "programs/kind/kind", cache / "bin/kubectl", cache / "of-others",
-                 cache / "engine/dockerd.log"):  # fmt: skip
+                 state / "chapters/06", cache / "programs/kind/kind", cache / "bin/kubectl", cache / "receipts/06",
+                 cache / "of-others", cache / "engine/dockerd.log"):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("x")
     monkeypatch.setenv("KAILAB_HOME", str(state))

@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +21,32 @@ from cluster.api import Api, ApiError, Object, connect
 from cluster.engine import Engine
 from cluster.workspace import Workspace
 from labs.catalog import LabFolder, facts, fill_in
+from tests.system import held
+
+HELD = pytest.StashKey[Path]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A test of one lab alone is marked so by `of_one_lab`, and given it as `lab` or as its `chapter`."""
+    if not item.get_closest_marker("of_one_lab"):
+        return
+    assert isinstance(item, pytest.Function)
+    given = item.callspec.params
+    path = held.receipt(Workspace.here(), item.nodeid, given["lab"] if "lab" in given else given["chapter"].lab)
+    if not held.ALWAYS and (at := held.when(path)):
+        pytest.skip(held.told(at))
+    item.stash[HELD] = path
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if not report.passed:
+        item.stash.pop(HELD, None)
+    elif report.when == "teardown" and HELD in item.stash:
+        held.keep(item.stash[HELD], item.nodeid)
+    return report
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from tests.system.conftest import kailab
 
 pytestmark = [
     pytest.mark.cluster,
+    pytest.mark.of_one_lab,
     # The kernel client's own sockets, which it closes a moment after the test.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

@@ -123,6 +123,7 @@ def _rooms(api: Api) -> list[str]:
     return [item["metadata"]["name"] for item in api.list("Namespace", labelSelector=GRADING_LABEL)[0]]
 
 
+@pytest.mark.of_one_lab
 @pytest.mark.parametrize("lab", [lab for lab in all_labs() if lab != LAB], ids=lambda lab: lab.namespace)
 def test_right_work_gets_full_points(api: Api, home: Path, tmp_path: Path, lab: LabFolder) -> None:
     """Every other lab's own solution, within a class's walls; its author gate tries it without them."""
