@@ -42,10 +42,11 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    if not report.passed:
-        item.stash.pop(HELD, None)
-    elif report.when == "teardown" and HELD in item.stash:
-        held.keep(item.stash[HELD], item.nodeid)
+    if HELD in item.stash:
+        if not report.passed:
+            del item.stash[HELD]
+        elif report.when == "teardown":
+            held.keep(item.stash[HELD], item.nodeid)
     return report
 
 

@@ -118,12 +118,13 @@ def test_a_firewall_between_nodes_is_named_though_all_is_ready(engine: Engine, w
         noticed, failed = kailab("status"), kailab("up")
     finally:
         engine.run("exec", control_plane, "iptables", "--wait", "--delete", *rule)
-    assert noticed.returncode == 2
+    assert noticed.returncode == 2, noticed.stdout
     assert "pods on gpu-a" in noticed.stdout
-    assert failed.returncode == 2
+    assert failed.returncode == 2, failed.stdout
     assert "Pods don't reach the pods on gpu-a, gpu-b" in " ".join(failed.stderr.split())
     assert "✓ [8/8]" not in failed.stdout
-    assert kailab("status").returncode == 0
+    # Whose readiness goes through pods elsewhere may have missed a look meanwhile.
+    eventually(lambda: kailab("status").returncode == 0)
 
 
 def test_two_bring_ups_at_once_both_end_well() -> None:
