@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -61,16 +61,21 @@ def find(workspace: Workspace, lab: LabFolder) -> Receipt | None:
 
 def hash_of_inputs(lab: LabFolder) -> str:
     """A hash of what a gate's outcome may follow from: the lab, what checks it, the cluster, and this machine."""
-    files = (f"{path.relative_to(SOURCE_ROOT).as_posix()} {of_files(path)}" for path in _inputs(lab))
+    left_out = {SOURCE_ROOT / name for name in NOT_READ}
+    return hash_of(lab, ("checkers", "cluster", "labs", "requirements/lab.lock"), left_out)
+
+
+def hash_of(lab: LabFolder, names: Iterable[str], left_out: Collection[Path]) -> str:
+    """A hash of these files and folders of the checkout, less other labs and what is left out, and of this machine."""
+    skipped = {other.path for other in all_labs() if other != lab}.union(left_out)
+    files = (f"{path.relative_to(SOURCE_ROOT).as_posix()} {of_files(path)}" for path in _within(names, skipped))
     return combined((*files, platform.python_version(), platform.platform()))
 
 
-def _inputs(lab: LabFolder) -> Iterator[Path]:
-    left_out = {SOURCE_ROOT / name for name in NOT_READ} | {other.path for other in all_labs() if other != lab}
-    for package in ("checkers", "cluster", "labs"):
-        there = (SOURCE_ROOT / package).iterdir()
-        yield from sorted(path for path in there if path not in left_out and path.name not in IGNORED)
-    yield SOURCE_ROOT / "requirements" / "lab.lock"
+def _within(names: Iterable[str], left_out: Collection[Path]) -> Iterator[Path]:
+    for there in (SOURCE_ROOT / name for name in names):
+        found = sorted(there.iterdir()) if there.is_dir() else [there]
+        yield from (path for path in found if path not in left_out and path.name not in IGNORED)
 
 
 def _path(workspace: Workspace, lab: LabFolder, inputs: str) -> Path:

@@ -11,7 +11,7 @@ import pytest
 
 from cluster.workspace import SOURCE_ROOT, Workspace
 from course import chapters
-from labs import catalog
+from labs import catalog, receipts
 from labs.catalog import LabFolder
 from labs.receipts import GOOD_FOR
 from tests.system import held
@@ -30,7 +30,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(held, "SOURCE_ROOT", checkout)
+    monkeypatch.setattr(receipts, "SOURCE_ROOT", checkout)
     monkeypatch.setattr(catalog, "LABS", checkout / "labs")
     monkeypatch.setattr(chapters, "HERE", checkout / "course")
     return checkout

@@ -7,17 +7,15 @@ nobody's word for it, not even its own of an hour ago.
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from cluster import hashing
 from cluster.files import replace
-from cluster.workspace import SOURCE_ROOT, Workspace
+from cluster.workspace import Workspace
 from course.chapters import chapters
-from labs.catalog import LabFolder, all_labs
-from labs.receipts import GOOD_FOR
+from labs.catalog import LabFolder
+from labs.receipts import GOOD_FOR, hash_of
 
 ALWAYS = any(os.environ.get(name) for name in ("CI", "ANEW", "KAILAB_REWRITE_MEASURED"))
 READ = ("checkers", "cluster", "course", "labs", "tests/system", "requirements/dev.lock")
@@ -30,8 +28,8 @@ def told(at: datetime) -> str:
 
 def receipt(workspace: Workspace, test: str, lab: LabFolder) -> Path:
     """The file that is there if the test of this name held with the files as they are now."""
-    parts = [f"{path.relative_to(SOURCE_ROOT)} {hashing.of_files(path)}" for path in _inputs(lab)]
-    key = hashing.combined([test, *parts, platform.python_version(), platform.platform()])
+    others = {chapter.path for chapter in chapters() if chapter.number != lab.number}
+    key = hashing.combined([test, hash_of(lab, READ, others)])
     return workspace.cache / "receipts" / f"{lab.path.name}-test-{key}"
 
 
@@ -51,13 +49,3 @@ def when(path: Path) -> datetime | None:
     except FileNotFoundError:
         return None
     return at if datetime.now(UTC) - at < GOOD_FOR else None
-
-
-def _inputs(lab: LabFolder) -> Iterator[Path]:
-    others = {other.path for other in all_labs() if other != lab}
-    others |= {chapter.path for chapter in chapters() if chapter.number != lab.number}
-    for name in READ:
-        there = SOURCE_ROOT / name
-        for path in sorted(there.iterdir()) if there.is_dir() else [there]:
-            if path not in others and path.name not in hashing.IGNORED:
-                yield path

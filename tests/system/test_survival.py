@@ -123,8 +123,8 @@ def test_a_firewall_between_nodes_is_named_though_all_is_ready(engine: Engine, w
     assert failed.returncode == 2, failed.stdout
     assert "Pods don't reach the pods on gpu-a, gpu-b" in " ".join(failed.stderr.split())
     assert "✓ [8/8]" not in failed.stdout
-    # Whose readiness goes through pods elsewhere may have missed a look meanwhile.
-    eventually(lambda: kailab("status").returncode == 0)
+    well = kailab("status")
+    assert well.returncode == 0, well.stdout
 
 
 def test_two_bring_ups_at_once_both_end_well() -> None:
