@@ -97,7 +97,11 @@ def require_go() -> None:
 
 
 def _flags(module: Module) -> list[str]:
-    return ["-trimpath", "-ldflags", f"-s -w {module.stamp}".strip(), *(["-tags", module.tags] if module.tags else [])]
+    # What the linker would strip (-s -w) is not made in the first place: compilers take a tenth less time without it.
+    return [
+        "-trimpath", "-gcflags=all=-dwarf=false", "-ldflags", f"-s -w {module.stamp}".strip(),
+        *(["-tags", module.tags] if module.tags else []),
+    ]  # fmt: skip
 
 
 def _command(module: Module) -> list[str]:
