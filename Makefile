@@ -35,7 +35,7 @@ $(VENV)/.lab $(VENV)/.notebook $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyp
 	  { echo "kailab needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up Python packages in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes -r $<
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $(patsubst %,$(VENV)/.%,$(SETS_WITHIN_$*) $*)
 SETS_WITHIN_notebook := lab
