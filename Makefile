@@ -61,7 +61,7 @@ lint: tools
 	$(BIN)/lint-imports
 
 unit: tools
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n auto
 
 # A Chromium for the tests of JupyterLab: the one that is there, else installed where we are root on Debian.
 browser: tools

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,13 +34,6 @@ class DeadApi:
 def agent(folder: Path, node: str = "gpu-b", spec: NodeGpus = TWO) -> Agent:
     folders = Folders(folder / "kubelet", folder / "state", "/node", folder / "cdi")
     return Agent(cast("Api", DeadApi()), node, spec, folders)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A short path: sockets' names may have 107 characters."""
-    with tempfile.TemporaryDirectory(prefix="k-") as made:
-        yield Path(made)
 
 
 def test_a_missing_device_directory_is_said_and_waited_for(folder: Path) -> None:

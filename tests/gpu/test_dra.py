@@ -95,8 +95,8 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(tmp_path)
+def bench(folder: Path) -> Iterator[Bench]:
+    made = Bench(folder)
     yield made
     made.plugin.close()
 

@@ -96,11 +96,11 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Callable[..., Bench]]:
+def bench(folder: Path) -> Iterator[Callable[..., Bench]]:
     made: list[Bench] = []
 
     def make(**options: Any) -> Bench:
-        made.append(Bench(tmp_path, **options))
+        made.append(Bench(folder, **options))
         made[-1].server.ensure()
         return made[-1]
 
@@ -134,7 +134,7 @@ def test_a_removed_socket_is_served_again(bench: Callable[..., Bench]) -> None:
 
 
 def test_a_second_one_registers_while_the_kubelet_still_listens_to_the_first(
-    bench: Callable[..., Bench], tmp_path: Path
+    bench: Callable[..., Bench], folder: Path
 ) -> None:
     first = bench()
     earlier = first.kubelet.requests.get(timeout=5).endpoint
@@ -142,7 +142,7 @@ def test_a_second_one_registers_while_the_kubelet_still_listens_to_the_first(
     plugin = Plugin(
         "nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda ids: (given.append([*ids]), Edits())[1]
     )
-    second = PluginServer(plugin, tmp_path)
+    second = PluginServer(plugin, folder)
     assert second.ensure()
     assert first.kubelet.requests.get(timeout=5).endpoint == second.socket.name != earlier
     assert not first.server.ensure()
@@ -160,12 +160,12 @@ def test_a_second_one_registers_while_the_kubelet_still_listens_to_the_first(
     second.end()
 
 
-def test_the_socket_of_an_agent_that_was_killed_is_removed(tmp_path: Path) -> None:
-    left, other = tmp_path / "kailab-nvidia.com-gpu-abc123.sock", tmp_path / "kailab-nvidia.com-gpu.shared-abc123.sock"
+def test_the_socket_of_an_agent_that_was_killed_is_removed(folder: Path) -> None:
+    left, other = folder / "kailab-nvidia.com-gpu-abc123.sock", folder / "kailab-nvidia.com-gpu.shared-abc123.sock"
     for path in (left, other):
         with socket.socket(socket.AF_UNIX) as raw:
             raw.bind(str(path))
-    made = Bench(tmp_path)
+    made = Bench(folder)
     made.server.ensure()
     assert not left.exists()
     assert other.exists()
@@ -173,9 +173,9 @@ def test_the_socket_of_an_agent_that_was_killed_is_removed(tmp_path: Path) -> No
     made.close()
 
 
-def test_without_a_kubelet_nothing_happens(tmp_path: Path) -> None:
+def test_without_a_kubelet_nothing_happens(folder: Path) -> None:
     plugin = Plugin("nvidia.com/gpu", Board(FOUR, Sharing(), lambda _: True), lambda _: Edits())
-    assert not PluginServer(plugin, tmp_path).ensure()
+    assert not PluginServer(plugin, folder).ensure()
 
 
 def test_the_whole_list_is_sent_at_once_and_after_each_change(bench: Callable[..., Bench]) -> None:
@@ -286,21 +286,21 @@ def test_replicas_are_spread_over_the_gpus() -> None:
     assert Counter(one.partition("::")[0] for one in chosen) == {FOUR[1].uuid: 2}
 
 
-def test_folders_are_named_by_what_they_hold_and_go_with_it(tmp_path: Path) -> None:
+def test_folders_are_named_by_what_they_hold_and_go_with_it(folder: Path) -> None:
     now, listening = [0.0], {}
     allocations = Allocations(
-        tmp_path, "/node", "/node/bin/nvidia-smi", lambda path, ids, key: listening.update({key: (path, list(ids))}),
+        folder, "/node", "/node/bin/nvidia-smi", lambda path, ids, key: listening.update({key: (path, list(ids))}),
         lambda key: listening.pop(key), lambda: now[0],
     )  # fmt: skip
     edits = allocations.prepare(["GPU-b::1", "GPU-a"])
     key = key_of(["GPU-a", "GPU-b::1"])
     assert edits.envs == {"NVIDIA_VISIBLE_DEVICES": "GPU-a,GPU-b"}
     assert edits.mounts["/run/kailab-gpu"] == f"/node/{key}"
-    again = Allocations(tmp_path, "", "", lambda path, ids, key: listening.update({key: (path, ids)}),
+    again = Allocations(folder, "", "", lambda path, ids, key: listening.update({key: (path, ids)}),
                         lambda _: None, lambda: now[0])  # fmt: skip
     listening.clear()
     again.restore()
-    assert listening[key] == (tmp_path / key / "gpu.sock", ["GPU-a", "GPU-b::1"])
+    assert listening[key] == (folder / key / "gpu.sock", ["GPU-a", "GPU-b::1"])
     allocations.keep(set())
     assert key in listening  # the kubelet may not know it yet
     now[0] = 1000.0
@@ -309,7 +309,7 @@ def test_folders_are_named_by_what_they_hold_and_go_with_it(tmp_path: Path) -> N
     now[0] = 2000.0
     allocations.keep(set())
     assert key not in listening
-    assert not (tmp_path / key).exists()
+    assert not (folder / key).exists()
 
 
 def an_allocations(folder: Path, clock: Callable[[], float] = lambda: 0.0) -> tuple[Allocations, dict[str, list[str]]]:
@@ -320,13 +320,13 @@ def an_allocations(folder: Path, clock: Callable[[], float] = lambda: 0.0) -> tu
 
 
 @pytest.mark.parametrize("text", ["", "[", "4", "[1]", "[[]]", "\udcff"])
-def test_a_list_that_cannot_be_read_is_dropped_and_made_again(tmp_path: Path, text: str) -> None:
+def test_a_list_that_cannot_be_read_is_dropped_and_made_again(folder: Path, text: str) -> None:
     now = [0.0]
-    an_allocations(tmp_path)[0].prepare(["GPU-a"])
-    an_allocations(tmp_path)[0].prepare(["GPU-b"])
-    path = tmp_path / key_of(["GPU-a"]) / "devices.json"
+    an_allocations(folder)[0].prepare(["GPU-a"])
+    an_allocations(folder)[0].prepare(["GPU-b"])
+    path = folder / key_of(["GPU-a"]) / "devices.json"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    made, listening = an_allocations(tmp_path, lambda: now[0])
+    made, listening = an_allocations(folder, lambda: now[0])
     made.restore()
     assert list(listening.values()) == [["GPU-b"]]
     assert not path.exists()
@@ -335,20 +335,20 @@ def test_a_list_that_cannot_be_read_is_dropped_and_made_again(tmp_path: Path, te
     assert path.read_text() == '["GPU-a"]'
 
 
-def test_what_is_left_of_a_lost_list_goes_when_nobody_holds_it(tmp_path: Path) -> None:
+def test_what_is_left_of_a_lost_list_goes_when_nobody_holds_it(folder: Path) -> None:
     now = [0.0]
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "devices.json").touch()
-    made, _ = an_allocations(tmp_path, lambda: now[0])
+    (folder / "torn").mkdir()
+    (folder / "torn" / "devices.json").touch()
+    made, _ = an_allocations(folder, lambda: now[0])
     made.restore()
     now[0] = 1000.0
     made.keep(set())
-    assert not (tmp_path / "torn").exists()
+    assert not (folder / "torn").exists()
 
 
-def test_a_full_disk_spoils_no_list_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_spoils_no_list_that_is_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    made, _ = an_allocations(tmp_path, lambda: now[0])
+    made, _ = an_allocations(folder, lambda: now[0])
     made.prepare(["GPU-a"])
 
     def full(path: Path, text: str) -> None:
@@ -360,9 +360,9 @@ def test_a_full_disk_spoils_no_list_that_is_there(tmp_path: Path, monkeypatch: p
         for ids in (["GPU-a"], ["GPU-b"]):
             with pytest.raises(OSError, match="No space left"):
                 made.prepare(ids)
-    again, heard = an_allocations(tmp_path)
+    again, heard = an_allocations(folder)
     again.restore()
     assert heard == {key_of(["GPU-a"]): ["GPU-a"]}
     now[0] = 1000.0
     made.keep({key_of(["GPU-a"])})
-    assert [one.name for one in tmp_path.iterdir()] == [key_of(["GPU-a"])]
+    assert [one.name for one in folder.iterdir()] == [key_of(["GPU-a"])]

@@ -26,12 +26,12 @@ class Kubelet:
         return answer
 
 
-def test_a_device_that_the_kubelet_has_twice_in_its_books_has_one_holder(tmp_path: Path) -> None:
+def test_a_device_that_the_kubelet_has_twice_in_its_books_has_one_holder(folder: Path) -> None:
     server = grpc.server(ThreadPoolExecutor(1))
     SERVICES.add_PodResourcesListerServicer_to_server(Kubelet(), server)
-    server.add_insecure_port(f"unix://{tmp_path}/kubelet.sock")
+    server.add_insecure_port(f"unix://{folder}/kubelet.sock")
     server.start()
-    books = PodResources(tmp_path / "kubelet.sock")
+    books = PodResources(folder / "kubelet.sock")
     where = ("team", "p", "main")
     assert books.holders("nvidia.com/") == [
         Holder(*where, ("GPU-a",), "nvidia.com/gpu"),

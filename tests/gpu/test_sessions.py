@@ -56,11 +56,11 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Node]]:
+def node(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Node]]:
     made: list[Node] = []
 
     def make(*ids: str) -> Node:
-        made.append(Node(tmp_path, monkeypatch, ids or (A,)))
+        made.append(Node(folder, monkeypatch, ids or (A,)))
         return made[-1]
 
     yield make

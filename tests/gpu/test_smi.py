@@ -203,10 +203,10 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
-def test_the_client_hands_on_arguments_and_the_answer(program: Path, tmp_path: Path) -> None:
+def test_the_client_hands_on_arguments_and_the_answer(program: Path, folder: Path) -> None:
     heard: list[object] = []
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(str(tmp_path / "gpu.sock"))
+        server.bind(str(folder / "gpu.sock"))
         server.listen()
 
         def answer() -> None:
@@ -217,7 +217,7 @@ def test_the_client_hands_on_arguments_and_the_answer(program: Path, tmp_path: P
 
         thread = threading.Thread(target=answer)
         thread.start()
-        environment = {"KAILAB_GPU_SOCKET": str(tmp_path / "gpu.sock")}
+        environment = {"KAILAB_GPU_SOCKET": str(folder / "gpu.sock")}
         done = subprocess.run([program, "-L", "-i=0"], env=environment, capture_output=True, text=True, check=False)
         thread.join()
     assert (done.returncode, done.stdout) == (15, "GPU 0: \u00e9\n")
