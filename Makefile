@@ -35,9 +35,15 @@ $(VENV)/.lab $(VENV)/.notebook $(VENV)/.dev: $(VENV)/.%: requirements/%.lock pyp
 	  { echo "kailab needs Python 3.11 or newer; try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 	@echo "Setting up Python packages in $(VENV)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@sed -n '/^uv==/,/[^\\]$$/p' requirements/dev.lock > $(VENV)/uv.lock
+	@! $(BIN)/python -m pip config list | grep -q index && \
+	  { $(PIP) --require-hashes -r $(VENV)/uv.lock && $(UV) --compile-bytecode --require-hashes -r $<; } 2>/dev/null || \
+	  $(PIP) --require-hashes -r $<
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $(patsubst %,$(VENV)/.%,$(SETS_WITHIN_$*) $*)
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# In less than half of pip's time. Where pip has a package index of its own, or uv can't be had, pip does it all.
+UV := UV_HTTP_RETRIES=0 $(BIN)/uv pip install --quiet --python $(BIN)/python
 SETS_WITHIN_notebook := lab
 SETS_WITHIN_dev := lab notebook
 
