@@ -20,7 +20,7 @@ from rich.text import Text
 from checkers.declare import Timing
 from checkers.results import Outcome, Report
 from checkers.scheduling import requests
-from checkers.workloads import has_ended, is_owned
+from checkers.workloads import containers, has_ended, is_owned
 from cluster.api import Api, ApiError, Object, Unreachable
 from cluster.errors import KailabError
 from cluster.gpu import control
@@ -174,7 +174,7 @@ def _all_side_by_side(gate: Gate, wanted: list[Submission], jobs: int, *, whole:
         kept = [*lab.manifests("given"), *({"kind": b.kind, "metadata": {"name": b.name}} for b in lab.file.borrows)]
         split = lanes(lab.manifests("solution"), kept, wanted, one_by_one=jobs == 1)
         # Longest first, so that none is alone at the end.
-        split.sort(key=lambda lane: -sum(1 + len(_triggers(lab, item, lane)) for item in lane.submissions))
+        split.sort(key=lambda lane: (_tries(lab, lane), _slowness(lane)), reverse=True)
         order = [partial(_twice, gate)] if whole else []
         order += [partial(_try_lane, gate, str(number), lane) for number, lane in enumerate(split)]
         if whole:  # at its end fleets leave, which should join but once
@@ -247,6 +247,17 @@ def _try_lane(gate: Gate, suffix: str, lane: Lane) -> None:
         gate.closing.submit(_close, gate, namespace)
         _wait_for_devices(course, namespace)
         lifecycle.give_back(course.api, lab)
+
+
+def _tries(lab: LabFolder, lane: Lane) -> int:
+    return sum(1 + len(_triggers(lab, item, lane)) for item in lane.submissions)
+
+
+def _slowness(lane: Lane) -> int:
+    """The seconds that its pods let pass before they are ready: each trigger waits for them, and more than once."""
+    waits = (container.get("readinessProbe") or {} for submission in lane.submissions for item in submission.objects
+             if item["kind"] in WORKLOADS for container in containers(item))  # fmt: skip
+    return sum(probe.get("initialDelaySeconds", 0) for probe in waits)
 
 
 def _triggers(lab: LabFolder, item: Submission, lane: Lane) -> frozenset[str]:

@@ -8,6 +8,8 @@ import pytest
 
 from cluster.errors import KailabError
 from labs import gate
+from labs.lanes import Lane
+from labs.mutants import Submission
 
 
 def thing(kind: str, name: str, owner: str = "", **fields: Any) -> dict[str, Any]:
@@ -60,3 +62,12 @@ def test_a_pod_that_does_not_end_is_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(gate, "SETTLE_SECONDS", 0.3)
     with pytest.raises(KailabError, match="Pods of Deployment web in lab do not end"):
         gate._make_way(Api(stays="web-1-b"), "lab", BEFORE, BEFORE[1:])  # type: ignore[arg-type]
+
+
+def test_a_lane_whose_pods_take_long_to_be_ready_is_known() -> None:
+    """It begins before others like it: each trigger waits for its pods, and at the end nothing else would run."""
+    pod = {"containers": [{"readinessProbe": {"initialDelaySeconds": 6}}, {"name": "without"}]}
+    objects = (thing("Deployment", "web", spec={"template": {"spec": pod}}), thing("Pod", "one", spec=pod),
+               thing("ConfigMap", "settings"))  # fmt: skip
+    item = Submission("late", "", objects)
+    assert gate._slowness(Lane((item,), shared=False)) == 12
