@@ -350,7 +350,7 @@ def test_a_hostile_submission_costs_only_itself(made: Path, tmp_path: Path) -> N
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Course, "opened", lambda _: contextlib.nullcontext())
         patch.setattr(ClassRun, "grade", grade)
-        # nbgrader logs the name as it is: bytes that are no text, which a test's process can't send to the one before.
+        # nbgrader logs the name as it is, and what was logged is more than pytest-xdist's workers can send as text.
         patch.setattr(logging.getLogger("traitlets"), "propagate", False)
         ended = nbgrader(home, Autograde)
     assert not ended["success"]
