@@ -63,7 +63,8 @@ class Check:
     without which this one makes no sense: it is then skipped. A `safeguard` guards what was given.
     `disturbs` are kinds in the student's namespace that a trigger changes; they are put back afterwards.
     `exclusive` triggers change whole nodes and run one at a time on a cluster, whatever the namespace.
-    Triggers run in the order of their `turn`, then of lab.yaml.
+    Triggers run in the order of their `turn`, then of lab.yaml; of the same turn, an exclusive one begins as soon as
+    no other run has the nodes.
     """
 
     id: str

@@ -6,7 +6,7 @@ import difflib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -76,6 +76,7 @@ class Lab:
         self._view = sources.observation.view() if sources else {}
         self._cancelled = cancelled or threading.Event()
         self.restorer: Restorer | None = None  # set by the runner around a trigger
+        self.turn = ExitStack()  # and this: it ends an exclusive trigger's turn on the nodes
 
     def begin(self, deadline: float) -> None:
         """For the runner: the check's own time begins now."""
@@ -354,6 +355,13 @@ class Lab:
             cordons.set_unschedulable(api, nodes, True)
 
         self.act(f"cordon node {nodes[0]}" if len(nodes) == 1 else f"cordon {len(nodes)} nodes", close)
+
+    def open_again(self) -> None:
+        """Open what the check has closed, and let other runs have the nodes: when all pods have their places, and what
+        is left is to wait for them."""
+        if self.restorer is not None:
+            self.restorer.restore_nodes(self._live.api)
+            self.turn.close()
 
     def place_anew(self, deployment: Object) -> None:
         """When what was cordoned is open again, let the scheduler place all pods anew that come from now on: they are

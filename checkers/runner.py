@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -84,9 +84,11 @@ class Run:
         wanted, triggers, safeguards = self._sorted()
         try:
             self._all_at_once(wanted)
-            triggers.sort(key=lambda spec: self._checks[spec.id].turn)
-            for spec in triggers:
-                self._is_last = spec is triggers[-1]
+            waiting = sorted(triggers, key=self._when)
+            while waiting:
+                spec = self._next(waiting)
+                waiting.remove(spec)
+                self._is_last = not waiting
                 self._all_at_once([spec])
             if not triggers or not safeguards or self._looks_anew(safeguards):
                 self._all_at_once(safeguards)
@@ -102,6 +104,31 @@ class Run:
             checks=results, seconds=round(time.monotonic() - started, 3), cluster=self._setting.cluster,
             task_titles={task.id: task.title for task in self._lab.tasks},
         )  # fmt: skip
+
+    def _when(self, spec: CheckSpec) -> tuple[int, bool]:
+        """Those that change nodes come first among the triggers of their turn, so that `_next` has a choice."""
+        check = self._checks[spec.id]
+        return check.turn, not check.exclusive
+
+    def _next(self, waiting: list[CheckSpec]) -> CheckSpec:
+        """The first trigger, or while another run has the nodes, the first of the same turn that lets them be."""
+        ids = {spec.id for spec in waiting}
+        free = [spec for spec in waiting if ids.isdisjoint(self._checks[spec.id].needs)]
+        first = self._checks[free[0].id]
+        quiet = [spec for spec in free if self._when(spec) == (first.turn, True)]
+        if first.exclusive and quiet and self._are_nodes_taken():
+            return quiet[0]
+        return free[0]
+
+    def _are_nodes_taken(self) -> bool:
+        with suppress(KailabError):  # who can't ask now will say so when it is its turn
+            return self._sources is not None and self._turns().is_taken()
+        return False
+
+    def _turns(self) -> Turns:
+        from checkers.turns import FileTurns  # a quick check takes no turn, and need not wait for this import
+
+        return self._setting.turns or FileTurns(self._setting.state)
 
     def _looks_anew(self, safeguards: list[CheckSpec]) -> bool:
         """List what the triggers left; where that can't be had, only the safeguards are lost, and no verdict."""
@@ -255,27 +282,25 @@ class Run:
         if check.timing is not Timing.TRIGGER or self._sources is None:
             yield
             return
-        from checkers.turns import FileTurns  # a quick check takes no turn, and need not wait for this import
-
         self._sources.observation.follow()
         state, namespace = self._setting.state, self._setting.namespace
-        turns = self._setting.turns or FileTurns(state)
         may_stay = self._setting.throwaway and self._is_last
         restorer = Restorer(state / "restore" / f"{namespace}.json", namespace)
-        with turns.alone(partial(self._waiting, lab)) if alone else nullcontext():
-            began = time.time()
+        with ExitStack() as turn:
             if alone:
+                turn.enter_context(self._turns().alone(partial(self._waiting, lab)))
                 self._open_what_was_left()
+            began = time.time()
             lab.look_again()
             disturbed = [item for kind in check.disturbs for item in lab.untaped(kind)]
             self._begin(check, lab, min(sum(map(patience, disturbed)), LONGEST_PATIENCE))
             restorer.protect(disturbed)
-            lab.restorer = restorer
+            lab.restorer, lab.turn = restorer, turn
             try:
                 yield
             except Fail:
                 pods = self._sources.observation.view().get("Pod", ())
-                if not alone and any(map(_lacked_a_node, pods)) and turns.was_another(began):
+                if not alone and any(map(_lacked_a_node, pods)) and self._turns().was_another(began):
                     may_stay = False
                     raise _Disturbed from None
                 raise

@@ -25,6 +25,9 @@ class Turns(Protocol):
     def alone(self, waiting: Callable[[float], None]) -> AbstractContextManager[None]:
         """Be the only one that changes nodes. `waiting` is told the seconds of each vain look; it may raise."""
 
+    def is_taken(self) -> bool:
+        """Whether another is alone with the nodes now, so that we would have to wait."""
+
     def was_another(self, since: float) -> bool:
         """Whether anybody has been alone with the nodes at any moment since then (seconds since the epoch)."""
 
@@ -52,8 +55,9 @@ class FileTurns:
             lock.release()
 
     def was_another(self, since: float) -> bool:
-        if self._mark.exists() and self._mark.stat().st_mtime >= since:
-            return True
+        return (self._mark.exists() and self._mark.stat().st_mtime >= since) or self.is_taken()
+
+    def is_taken(self) -> bool:
         lock = FileLock(self._lock)
         try:
             lock.acquire(blocking=False)
@@ -94,6 +98,9 @@ class LeaseTurns:
             return None
         mine = leases.take(self._api, found, self._name)
         return (mine, leases.holder(found)) if mine else None
+
+    def is_taken(self) -> bool:
+        return not self._silence.is_free(leases.ensure(self._api, NODES, self._namespace))
 
     def was_another(self, since: float) -> bool:
         found = leases.ensure(self._api, NODES, self._namespace)

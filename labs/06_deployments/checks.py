@@ -260,6 +260,8 @@ def drain(lab: Lab) -> None:
         if left:
             raise Fail(f"the budget does not let go of {', '.join(left)} on node {node}", hint="budget-blocks",
                        look_with=f"kubectl -n {lab.namespace} get pdb")  # fmt: skip
+        if _are_placed(lab.pods_of(deployment), lab.names["replicas"], node):
+            lab.open_again()
         elsewhere = [pod for pod in alive if pod["spec"]["nodeName"] != node]
         if len(elsewhere) < lab.names["replicas"]:
             raise Fail(f"{len(elsewhere)} pods are ready on other nodes after {node} was drained", hint="nowhere",
@@ -428,6 +430,12 @@ def _some_ready(lab: Lab, deployment: Object) -> list[Object]:
     if not found:
         raise Fail("no pod of it is ready any more", about=deployment, hint="not-ready")
     return found
+
+
+def _are_placed(pods: list[Object], wanted: int, but: str) -> bool:
+    """Whether as many pods as wanted have a node, none of them the one that is drained."""
+    staying = [pod for pod in pods if not workloads.is_leaving(pod)]
+    return len(staying) >= wanted and all(pod["spec"].get("nodeName", but) != but for pod in staying)
 
 
 def _fits_nowhere(lab: Lab, pod: Object) -> bool:

@@ -21,6 +21,7 @@ from checkers.restore import Restorer
 from checkers.results import CheckResult, ClusterInfo, Outcome, Report
 from checkers.runner import Run, Setting
 from checkers.spec import CheckSpec, LabSpec, TaskSpec
+from checkers.turns import FileTurns
 from cluster.api import ApiError, Unreachable
 
 PASS, FAIL, ERROR, SKIPPED = Outcome.PASS, Outcome.FAIL, Outcome.ERROR, Outcome.SKIPPED
@@ -317,18 +318,25 @@ def test_checks_that_only_look_run_side_by_side(bench: Bench) -> None:
     assert set(outcomes(bench(checks, lab_with(one="a b"))).values()) == {PASS}
 
 
-def test_triggers_run_alone_by_their_turn_after_what_looks_and_before_safeguards(bench: Bench) -> None:
-    order: list[str] = []
-    inside = threading.Semaphore(1)
+class Order(list[str]):
+    """The checks that ran, each alone."""
 
-    def noting(check: str) -> Callable[[Lab], None]:
+    def __init__(self) -> None:
+        super().__init__()
+        self._inside = threading.Semaphore(1)
+
+    def noting(self, check: str) -> Callable[[Lab], None]:
         def function(_: Lab) -> None:
-            assert inside.acquire(blocking=False)
-            order.append(check)
-            inside.release()
+            assert self._inside.acquire(blocking=False)
+            self.append(check)
+            self._inside.release()
 
         return function
 
+
+def test_triggers_run_alone_by_their_turn_after_what_looks_and_before_safeguards(bench: Bench) -> None:
+    order = Order()
+    noting = order.noting
     checks, world = Checks(), World()
     checks.once("guard", safeguard=True)(noting("guard"))
     checks.trigger("late", turn=2)(noting("late"))
@@ -541,6 +549,71 @@ class Cordoned:
 
     def was_another(self, since: float) -> bool:
         return self.another
+
+
+class Taken:
+    """Turns that are another run's at the first `looks`; whoever waits gets them."""
+
+    def __init__(self, looks: int) -> None:
+        self.looks = looks
+
+    @contextmanager
+    def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
+        yield
+
+    def is_taken(self) -> bool:
+        self.looks -= 1
+        return self.looks >= 0
+
+    def was_another(self, since: float) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("looks", "expected"),
+    [
+        (0, ["nodes", "one", "two", "late"]),
+        (1, ["one", "nodes", "two", "late"]),
+        (9, ["one", "two", "nodes", "late"]),  # never behind its turn: the last of all need not be put back
+    ],
+)
+def test_what_changes_nodes_comes_first_in_its_turn_or_when_another_run_has_left_them(
+    bench: Bench, looks: int, expected: list[str]
+) -> None:
+    order, checks = Order(), Checks()
+    checks.trigger("late", turn=1)(order.noting("late"))
+    checks.trigger("one")(order.noting("one"))
+    checks.trigger("two")(order.noting("two"))
+    checks.trigger("nodes", exclusive=True)(order.noting("nodes"))
+    report = bench(checks, lab_with(one="late one two nodes"), turns=Taken(looks))
+    assert set(outcomes(report).values()) == {PASS}
+    assert order == expected
+
+
+def test_a_check_may_give_the_nodes_back_before_it_ends(bench: Bench) -> None:
+    checks, ours = Checks(), FileTurns(bench.state)
+
+    @checks.trigger("a", exclusive=True)
+    def _(lab: Lab) -> None:
+        lab.cordon("cpu")
+        assert ours.is_taken()
+        lab.open_again()
+        assert not ours.is_taken()
+        assert bench.api.done[-1] == ("Node", "cpu", {"spec": {"unschedulable": None}})
+        assert not list(bench.state.glob("restore/*.json"))  # nothing is left to put back
+        lab.open_again()  # as when it looks again
+        failing(lab)
+
+    assert outcomes(bench(checks, lab_with(one="a"))) == {"a": FAIL}
+    assert [name for _, name, _ in bench.api.done] == ["cpu", "cpu"]
+
+
+def test_a_trigger_waits_for_the_trigger_that_it_needs(bench: Bench) -> None:
+    order, checks = Order(), Checks()
+    checks.trigger("nodes", exclusive=True, needs=("one",))(order.noting("nodes"))
+    checks.trigger("one")(order.noting("one"))
+    bench(checks, lab_with(one="nodes one"))
+    assert order == ["one", "nodes"]
 
 
 def scheduled(made: str, got: str, node: str = "cpu") -> dict[str, Any]:

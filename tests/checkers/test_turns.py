@@ -68,6 +68,16 @@ def test_another_turn_is_noticed_during_and_after_but_not_before(another: MakeTu
     assert not turns.was_another(time.time() + 1 + CLOCKS_APART)
 
 
+def test_who_would_have_to_wait_can_tell_beforehand(another: MakeTurns) -> None:
+    turns = another()
+    assert not turns.is_taken()
+    with another().alone(give_up):
+        assert turns.is_taken()
+    assert not turns.is_taken()
+    with turns.alone(give_up):
+        pass
+
+
 def test_who_gets_the_turn_of_a_lost_run_puts_the_nodes_back_first() -> None:
     api, mended = FakeApi(), []
     leases.take(api, leases.ensure(api, "nodes", "ns"), "lost", seconds=0)
