@@ -30,7 +30,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def root(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(receipts, "SOURCE_ROOT", checkout)
+    for module in (receipts, held):
+        monkeypatch.setattr(module, "SOURCE_ROOT", checkout)
     monkeypatch.setattr(catalog, "LABS", checkout / "labs")
     monkeypatch.setattr(chapters, "HERE", checkout / "course")
     return checkout
@@ -54,7 +55,8 @@ def changes(root: Path, workspace: Workspace, name: str) -> bool:
 
 @pytest.mark.parametrize("name", [
     f"{LAB}/checks.py", "course/06_deployments.md", "course/questions.py", "checkers/notebook/panel.js",
-    "labs/grading/rooms.py", "cluster/scheduler.yaml", "tests/system/test_chapters.py", "requirements/dev.lock",
+    "labs/grading/rooms.py", "cluster/scheduler.yaml", "tests/system/test_chapters.py", "tests/system/conftest.py",
+    "requirements/dev.lock",
 ])  # fmt: skip
 def test_a_change_in_what_such_a_test_reads_asks_for_it_again(root: Path, workspace: Workspace, name: str) -> None:
     assert changes(root, workspace, name)
@@ -62,8 +64,9 @@ def test_a_change_in_what_such_a_test_reads_asks_for_it_again(root: Path, worksp
 
 @pytest.mark.parametrize("name", [
     "labs/01_inside_a_cluster/checks.py", "course/01_inside_a_cluster.md", "tests/labs/test_held.py",
+    "tests/system/test_survival.py",
 ])  # fmt: skip
-def test_a_change_in_another_lab_does_not(root: Path, workspace: Workspace, name: str) -> None:
+def test_a_change_in_another_lab_or_test_does_not(root: Path, workspace: Workspace, name: str) -> None:
     assert not changes(root, workspace, name)
 
 

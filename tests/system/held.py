@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cluster import hashing
 from cluster.files import replace
-from cluster.workspace import Workspace
+from cluster.workspace import SOURCE_ROOT, Workspace
 from course.chapters import chapters
 from labs.catalog import LabFolder
 from labs.receipts import GOOD_FOR, hash_of
@@ -28,8 +28,10 @@ def told(at: datetime) -> str:
 
 def receipt(workspace: Workspace, test: str, lab: LabFolder) -> Path:
     """The file that is there if the test of this name held with the files as they are now."""
-    others = {chapter.path for chapter in chapters() if chapter.number != lab.number}
-    key = hashing.combined([test, hash_of(lab, READ, others)])
+    here = SOURCE_ROOT / test.partition("::")[0]
+    left_out = {path for path in here.parent.glob("test_*.py") if path != here}
+    left_out |= {chapter.path for chapter in chapters() if chapter.number != lab.number}
+    key = hashing.combined([test, hash_of(lab, READ, left_out)])
     return workspace.cache / "receipts" / f"{lab.path.name}-test-{key}"
 
 
