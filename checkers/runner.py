@@ -121,7 +121,7 @@ class Run:
         return free[0]
 
     def _are_nodes_taken(self) -> bool:
-        with suppress(KailabError):  # who can't ask now will say so when it is its turn
+        with suppress(KailabError, OSError):  # a dead cluster or full disk becomes a result when the check itself runs
             return self._sources is not None and self._turns().is_taken()
         return False
 

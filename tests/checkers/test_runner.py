@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _thread
+import errno
 import json
 import threading
 import time
@@ -537,28 +538,15 @@ def test_a_node_that_was_closed_before_stays_so(bench: Bench) -> None:
 
 
 class Cordoned:
-    """The turns of a cluster in which `another` run may just have had its own; `taken` counts ours."""
+    """The turns of a cluster in which `another` run may just have had its own, and has the nodes at our first `looks`;
+    `taken` counts ours."""
 
-    def __init__(self, *, another: bool) -> None:
-        self.another, self.taken = another, 0
+    def __init__(self, *, another: bool = False, looks: int = 0) -> None:
+        self.another, self.looks, self.taken = another, looks, 0
 
     @contextmanager
     def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
         self.taken += 1
-        yield
-
-    def was_another(self, since: float) -> bool:
-        return self.another
-
-
-class Taken:
-    """Turns that are another run's at the first `looks`; whoever waits gets them."""
-
-    def __init__(self, looks: int) -> None:
-        self.looks = looks
-
-    @contextmanager
-    def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
         yield
 
     def is_taken(self) -> bool:
@@ -566,7 +554,7 @@ class Taken:
         return self.looks >= 0
 
     def was_another(self, since: float) -> bool:
-        return False
+        return self.another
 
 
 @pytest.mark.parametrize(
@@ -585,9 +573,26 @@ def test_what_changes_nodes_comes_first_in_its_turn_or_when_another_run_has_left
     checks.trigger("one")(order.noting("one"))
     checks.trigger("two")(order.noting("two"))
     checks.trigger("nodes", exclusive=True)(order.noting("nodes"))
-    report = bench(checks, lab_with(one="late one two nodes"), turns=Taken(looks))
+    report = bench(checks, lab_with(one="late one two nodes"), turns=Cordoned(looks=looks))
     assert set(outcomes(report).values()) == {PASS}
     assert order == expected
+
+
+@pytest.mark.parametrize("lost", [OSError(errno.ENOSPC, "No space left on device"), Unreachable("no cluster")])
+def test_who_cannot_ask_whether_the_nodes_are_taken_says_so_in_the_check(bench: Bench, lost: Exception) -> None:
+    class Lost(Cordoned):
+        def is_taken(self) -> bool:
+            raise lost
+
+        @contextmanager
+        def alone(self, waiting: Callable[[float], None]) -> Iterator[None]:
+            raise lost
+            yield
+
+    checks = Checks()
+    checks.trigger("nodes", exclusive=True)(passing)
+    checks.trigger("one")(passing)
+    assert outcomes(bench(checks, lab_with(one="nodes one"), turns=Lost())) == {"nodes": ERROR, "one": PASS}
 
 
 def test_a_check_may_give_the_nodes_back_before_it_ends(bench: Bench) -> None:
