@@ -237,7 +237,8 @@ class Bringup:
             for node in NODES:
                 if missing := _when_known(functools.partial(nodeobjects.put_back, api, node)):
                     say(f"put back: {', '.join(missing)}")
-            for item in (*addons.manifests(pool=pool), *gpu.manifests(), *self._extras.manifests):
+            # GPUs first: their agents take longest to be ready.
+            for item in (*gpu.manifests(), *addons.manifests(pool=pool), *self._extras.manifests):
                 _when_known(functools.partial(api.apply, self._with_recipe(item)))
         return f"load balancer addresses {pool[0]} to {pool[-1]}"
 

@@ -12,11 +12,19 @@ from cluster.topology import NODES, Node, taint
 SHARED_MOUNT = "/kailab/shared"
 POD_SUBNET = "10.244.0.0/16"  # kind's own default, from which each node gets a /24
 SCHEDULER = Path(__file__).with_name("scheduler.yaml")
+PATCHES, _PATCHES_IN_NODE = Path(__file__).with_name("kubeadm"), "/kailab/kubeadm"
 _SCHEDULER_IN_NODE, _SCHEDULER_IN_POD = "/kailab/scheduler.yaml", "/etc/kubernetes/kailab-scheduler.yaml"
 # What kind 0.33.0 takes by itself (pkg/apis/config/defaults/image.go); another kind would bring another Kubernetes.
 KINDEST_NODE = "docker.io/kindest/node:v1.37.0@sha256:a1ed56cfb0e7b93589bdf97c8cd566405a265939e3620fc4f5de89adff580ae5"
-# Requests per second that the controller manager may send, for the same reason as in scheduler.yaml.
-_CLIENT_LIMITS = (("kube-api-qps", 100), ("kube-api-burst", 150))
+# There is but one scheduler and one controller manager, and they start before they may take the lease that would make
+# them leaders: they ask again up to 4 s later.
+_NO_ELECTION = {"name": "leader-elect", "value": "false"}
+_CONTROLLER_MANAGER = (
+    # Requests per second, for the same reason as in scheduler.yaml.
+    {"name": "kube-api-qps", "value": "100"},
+    {"name": "kube-api-burst", "value": "150"},
+    _NO_ELECTION,
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +61,7 @@ def _node(node: Node, images: Images, shared: Path, machine: Machine) -> dict[st
         "extraMounts": [
             {"hostPath": str(shared), "containerPath": SHARED_MOUNT},
             *(
-                [{"hostPath": str(SCHEDULER), "containerPath": _SCHEDULER_IN_NODE, "readOnly": True}]
+                [_read_only(SCHEDULER, _SCHEDULER_IN_NODE), _read_only(PATCHES, _PATCHES_IN_NODE)]
                 if node.is_control_plane
                 else []
             ),
@@ -61,6 +69,10 @@ def _node(node: Node, images: Images, shared: Path, machine: Machine) -> dict[st
         "kubeadmConfigPatches": [_text(patch) for patch in _patches(node)],
         "kubeadmConfigPatchesJSON6902": _list_patches(node, machine),
     }
+
+
+def _read_only(ours: Path, in_node: str) -> dict[str, Any]:
+    return {"hostPath": str(ours), "containerPath": in_node, "readOnly": True}
 
 
 def _text(document: dict[str, Any]) -> str:
@@ -71,12 +83,13 @@ def _text(document: dict[str, Any]) -> str:
 
 def _patches(node: Node) -> list[dict[str, Any]]:
     registration: dict[str, Any] = {"name": node.name}
+    patches = {"patches": {"directory": _PATCHES_IN_NODE}} if node.is_control_plane else {}
     if node.taint:
         registration["taints"] = [taint(node.taint)]
     kind = "InitConfiguration" if node.is_control_plane else "JoinConfiguration"
     return [
         *([_CONTROL_PLANE] if node.is_control_plane else []),
-        {"kind": kind, "nodeRegistration": registration},
+        {"kind": kind, "nodeRegistration": registration, **patches},
         {
             "kind": "KubeletConfiguration",
             "failCgroupV1": False,
@@ -99,7 +112,8 @@ def _patches(node: Node) -> list[dict[str, Any]]:
 _CONTROL_PLANE = {
     "kind": "ClusterConfiguration",
     "scheduler": {
-        "extraArgs": [{"name": "config", "value": _SCHEDULER_IN_POD}],
+        # kubeadm's own argument counts more than what the file says of it.
+        "extraArgs": [{"name": "config", "value": _SCHEDULER_IN_POD}, _NO_ELECTION],
         "extraVolumes": [{"name": "scheduler", "hostPath": _SCHEDULER_IN_NODE, "mountPath": _SCHEDULER_IN_POD,
                           "readOnly": True, "pathType": "File"}],
     },
@@ -112,22 +126,19 @@ _CONTROL_PLANE = {
 def _list_patches(node: Node, machine: Machine) -> list[dict[str, str]]:
     patches = []
     if node.is_control_plane:
-        operations = [
-            _append(f"/{component}/extraArgs/-", name, str(value))
-            for component in ("controllerManager",)
-            for name, value in _CLIENT_LIMITS
-        ]
+        operations = [_append("/controllerManager/extraArgs/-", argument) for argument in _CONTROLLER_MANAGER]
         patches.append(_kubeadm_patch("ClusterConfiguration", operations))
     if node.allocatable is not None:
         cores, memory = node.allocatable
         reserved = f"cpu={max(machine.cores - cores, 0)},memory={max(machine.memory - memory, 0)}Mi"
-        operations = [_append("/nodeRegistration/kubeletExtraArgs/-", "system-reserved", reserved)]
+        argument = {"name": "system-reserved", "value": reserved}
+        operations = [_append("/nodeRegistration/kubeletExtraArgs/-", argument)]
         patches.append(_kubeadm_patch("JoinConfiguration", operations))
     return patches
 
 
-def _append(path: str, name: str, value: str) -> dict[str, Any]:
-    return {"op": "add", "path": path, "value": {"name": name, "value": value}}
+def _append(path: str, argument: dict[str, str]) -> dict[str, Any]:
+    return {"op": "add", "path": path, "value": argument}
 
 
 def _kubeadm_patch(kind: str, operations: list[dict[str, Any]]) -> dict[str, str]:

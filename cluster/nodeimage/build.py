@@ -1,7 +1,7 @@
 """Node images without a registry: Debian packages and our own programs, under upstream's image names.
 
-Two images, since kind copies each node's preloaded images once per node: workers carry only what runs on
-workers. Everything is keyed by a hash of its recipe and kept in the engine's image store.
+Two images: the control plane's is the workers' with what runs on no worker added. Everything is keyed by
+a hash of its recipe and kept in the engine's image store.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from cluster.run import run
 from cluster.workspace import KUBERNETES_VERSION, Workspace
 
 NODE = Path(__file__).parent / "node"
+PRELOAD = Path(__file__).with_name("preload.sh")
+WORK = "/mnt"  # of a volume, in a folder that every Debian has
 SUITE = "bookworm"
 # systemd 252 of this suite is the last major version line that still boots on cgroup v1 hosts.
 NODE_PACKAGES = (
@@ -60,10 +62,7 @@ SCRATCH_IMAGES = (
 )
 # CoreDNS too: its second pod goes to whichever node has joined by then.
 WORKER_IMAGES = (KUBE_PROXY, PAUSE, PODROUTES, BUSYBOX, COREDNS)
-CONTROL_PLANE_IMAGES = (
-    *WORKER_IMAGES,
-    *(image for image, _, _ in SCRATCH_IMAGES if image not in WORKER_IMAGES),
-)
+CONTROL_PLANE_IMAGES = tuple(image for image, _, _ in SCRATCH_IMAGES if image not in WORKER_IMAGES)
 
 KEPT = timedelta(days=1)
 
@@ -143,7 +142,7 @@ def build(workspace: Workspace, engine: Engine, log: Path, say: Say) -> NodeImag
     say("building the node images")
     bare = _bare_node(engine, folders, root, log)
     _preload(engine, bare, wanted.worker, WORKER_IMAGES, log)
-    _preload(engine, bare, wanted.control_plane, CONTROL_PLANE_IMAGES, log)
+    _preload(engine, wanted.worker, wanted.control_plane, CONTROL_PLANE_IMAGES, log)
     return wanted
 
 
@@ -217,19 +216,15 @@ def _preload(engine: Engine, bare: str, tag: str, images: Sequence[str], log: Pa
     """
     container = f"kailab-makes-{tag.rpartition('/')[2].replace(':', '-')}"
     engine.run("rm", "--force", "--volumes", container, check=False)  # of a kailab that was killed here
-    start = ("run", "--detach", "--privileged", "--name", container, "--entrypoint", "sleep")
-    engine.run(*start, full_name(bare), "infinity", log=log)
+    start = ("run", "--detach", "--privileged", "--name", container, "--mount", f"type=volume,destination={WORK}")
+    engine.run(*start, "--entrypoint", "sleep", full_name(bare), "infinity", log=log)
     try:
-        engine.run("exec", "--detach", container, "containerd")
-        wait = "until ctr version >/dev/null 2>&1; do sleep 0.1; done"
-        engine.run("exec", container, "timeout", "60", "sh", "-c", wait, log=log)
         with tempfile.NamedTemporaryFile(prefix="kailab-", suffix=".tar") as saved:
             engine.save(images, saved.name, log)
+            script = f"{PRELOAD.read_text()}\n{after}"
             with Path(saved.name).open("rb") as stream:
-                engine.run("exec", "--interactive", container, "ctr", "--namespace=k8s.io", "images", "import",
-                           "--all-platforms", "--no-unpack", "--digests", "-", stdin=stream, log=log)  # fmt: skip
-        stop = "pkill containerd; while pkill -0 containerd; do sleep 0.1; done; rm -rf /run/containerd"
-        engine.run("exec", container, "sh", "-c", f"{stop}; {after}", log=log)
+                command = ("bash", "-c", script, "preload", WORK)
+                engine.run("exec", "--interactive", container, *command, stdin=stream, log=log)
         engine.run(
             "commit", "--change", 'ENTRYPOINT ["/usr/local/bin/entrypoint", "/sbin/init"]',
             "--change", f"LABEL {label_of(tag)}", container, full_name(tag), log=log,

@@ -159,12 +159,31 @@ def test_the_scheduler_finds_its_configuration() -> None:
     nodes = configured()["nodes"]
     on_host = {mount["containerPath"]: mount["hostPath"] for mount in nodes[0]["extraMounts"]}
     scheduler = patches(nodes[0])["ClusterConfiguration"]["scheduler"]
-    (volume,), (argument,) = scheduler["extraVolumes"], scheduler["extraArgs"]
-    assert argument == {"name": "config", "value": volume["mountPath"]}
+    (volume,) = scheduler["extraVolumes"]
+    assert {"name": "config", "value": volume["mountPath"]} in scheduler["extraArgs"]
     read = yaml.safe_load(Path(on_host[volume["hostPath"]]).read_text())
     names = [profile["schedulerName"] for profile in read["profiles"]]
     assert names == ["default-scheduler", "gpu-packing", "sampling"]
     assert all(len(node["extraMounts"]) == 1 for node in nodes[1:])
+
+
+def test_nobody_waits_for_a_leader_where_there_is_but_one() -> None:
+    control_plane = node_named("control-plane")
+    assert extra_arguments(control_plane, "ClusterConfiguration")["leader-elect"] == "false"
+    scheduler = patches(control_plane)["ClusterConfiguration"]["scheduler"]
+    assert {"name": "leader-elect", "value": "false"} in scheduler["extraArgs"]
+
+
+def test_kubeadm_finds_its_patches_on_the_control_plane() -> None:
+    """By their names: target+type, as "Customizing components with the kubeadm API" in Kubernetes' documentation says."""
+    control_plane = node_named("control-plane")
+    on_host = {mount["containerPath"]: mount["hostPath"] for mount in control_plane["extraMounts"]}
+    folder = Path(on_host[patches(control_plane)["InitConfiguration"]["patches"]["directory"]])
+    (patch,) = folder.iterdir()
+    assert patch.name == "corednsdeployment+strategic.yaml"
+    (container,) = yaml.safe_load(patch.read_text())["spec"]["template"]["spec"]["containers"]
+    assert (container["name"], container["readinessProbe"]) == ("coredns", {"periodSeconds": 1})
+    assert all("patches" not in patches(node_named(name))["JoinConfiguration"] for name in NAMES[1:])
 
 
 def test_our_own_images_go_to_their_nodes() -> None:

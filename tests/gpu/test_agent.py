@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from cluster.api import Api, ApiError
+from cluster.api import Api, ApiError, Stop, Unreachable
 from cluster.gpu.devices import NodeGpus, gpus
-from cluster.gpu.node.agent import Agent, Folders
+from cluster.gpu.node.agent import Agent, Folders, wait_for
 from cluster.gpu.node.allocations import key_of
 from cluster.gpu.node.podresources import Holder, PodResources
 from cluster.gpu.node.readings import Fault, GpuFault
@@ -31,6 +33,22 @@ class DeadApi:
         return refuse
 
 
+class NewNode:
+    """An API server that pods reach after a while, or never."""
+
+    becomes_ready = Api.becomes_ready
+
+    def __init__(self, refusals: float) -> None:
+        self.refusals = refusals
+
+    def request(self, method: str, path: str, **options: Any) -> Any:
+        assert (method, path) == ("GET", "/readyz")
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise Unreachable("no route")
+        return SimpleNamespace(status=200)
+
+
 def agent(folder: Path, node: str = "gpu-b", spec: NodeGpus = TWO) -> Agent:
     folders = Folders(folder / "kubelet", folder / "state", "/node", folder / "cdi")
     return Agent(cast("Api", DeadApi()), node, spec, folders)
@@ -43,6 +61,26 @@ def test_a_missing_device_directory_is_said_and_waited_for(folder: Path) -> None
     (folder / "kubelet" / "device-plugins").mkdir(parents=True)
     made._turn()
     assert not any("is missing" in text for text in made.moment().problems)
+
+
+def test_the_api_server_is_waited_for() -> None:
+    api = NewNode(refusals=2)
+    wait_for(cast("Api", api), Stop())
+    assert api.refusals == -1
+
+
+def test_waiting_for_the_api_server_ends_at_once_when_the_pod_is_to_end() -> None:
+    stop = Stop()
+    stop.set()
+    with pytest.raises(SystemExit) as ended:
+        wait_for(cast("Api", NewNode(refusals=math.inf)), stop)
+    assert not ended.value.code
+
+
+def test_an_api_server_that_stays_away_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cluster.gpu.node.agent.START_SECONDS", 0.3)
+    with pytest.raises(SystemExit, match="does not answer pods on this node"):
+        wait_for(cast("Api", NewNode(refusals=math.inf)), Stop())
 
 
 def test_without_kubelet_and_api_server_the_gpus_are_still_told(folder: Path) -> None:

@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 TURN_SECONDS = 0.5
+START_SECONDS = 60
 PREFIX = "nvidia.com/"
 ENDED = ("Succeeded", "Failed")
 
@@ -293,6 +294,20 @@ def in_cluster() -> Target:
     return Target(f"https://{host}:{port}", tls, headers, anew=in_cluster)
 
 
+def wait_for(api: Api, stop: Stop) -> None:
+    """On a node that has just joined, pods reach the API server only when kube-proxy runs there too.
+
+    Raises SystemExit when that takes longer than START_SECONDS, or at `stop`.
+    """
+
+    def pause(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise SystemExit
+
+    if not api.becomes_ready(START_SECONDS, pause):
+        raise SystemExit(f"The API server does not answer pods on this node, for {START_SECONDS} s now.")
+
+
 def own_spec(api: Api, node: str) -> devices.NodeGpus | None:
     """What the fleet says about this node; None when it has no GPUs."""
     found = api.get("ConfigMap", FLEET_CONFIG_MAP, NAMESPACE)
@@ -307,6 +322,7 @@ def main() -> None:
         signal.signal(number, lambda *_: stop.set())
     node = os.environ["NODE_NAME"]
     with contextlib.closing(Api(in_cluster())) as api:
+        wait_for(api, stop)
         spec = own_spec(api, node)
         if spec is None:
             log.error("ConfigMap %s/%s has no entry for node %s", NAMESPACE, FLEET_CONFIG_MAP, node)
