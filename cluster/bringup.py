@@ -77,6 +77,7 @@ class Bringup:
         self._tools: tools.Tools | None = None
         self._registry = functools.cache(registry.answers)
         self._node_images = kindconfig.Images()
+        self._is_new = False  # whether this bring-up made the nodes
 
     @property
     def engine(self) -> Engine:
@@ -162,12 +163,12 @@ class Bringup:
             nodes.let_end(self.engine, [node.container for node in dead], log)
             states = nodes.states(self.engine, self._name)
         stopped = [state for state in states if state.state != "running"]
-        is_new = all(state.state == "absent" for state in states)
-        if stopped and not is_new:
+        self._is_new = all(state.state == "absent" for state in states)
+        if stopped and not self._is_new:
             _need_mounts(self._workspace, [state.node for state in stopped])
         if stopped and self.engine.on_this_kernel and (said := kernel.raise_inotify()):
             say(said)
-        if is_new:
+        if self._is_new:
             self._create_nodes(log)
         elif stopped:
             say(f"starting {', '.join(state.node.name for state in stopped)}")
@@ -175,7 +176,7 @@ class Bringup:
         if not is_usable(self._workspace.kubeconfig):
             self._kind("export", "kubeconfig", log=log)
         self._wait_for_api()
-        if is_new:  # whose nodes may still be on their way
+        if self._is_new:  # whose nodes may still be on their way
             return f"{len(states)} made"
         done = f"{len(stopped)} started again" if stopped else f"{len(states)} running"
         lost = self._without_object()
@@ -252,6 +253,8 @@ class Bringup:
         return item
 
     def _load_images(self, log: Path, say: Say) -> str:
+        if self._is_new and self._node_images != kindconfig.Images():
+            return "laid into the node images"
         key = self._images_key()
         containers = [container_name(self._name, node) for node in NODES]
 
@@ -275,7 +278,7 @@ class Bringup:
 
     def _wait_ready(self, log: Path, say: Say) -> str:
         deadline = time.monotonic() + READY_SECONDS
-        started = nodes.started(self.engine, self._name)
+        started = {} if self._is_new else nodes.started(self.engine, self._name)  # of new nodes there is no before
         with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
             # In this order: what is ready counts only when nothing that the API tells is from before.
             while waiting := nodeobjects.outdated(api, started) or unready(api, self._extras.ready):
@@ -432,11 +435,17 @@ def unready(api: Api, extra: Sequence[tuple[str, str, str]] = ()) -> list[str]:
             waiting.append(f"node {node.name}")
         elif said := nodeobjects.lacking(node, found):
             waiting += said
-    for kind, namespace, name in (("Deployment", "kube-system", "coredns"), *addons.READY, *gpu.READY, *extra):
-        item = api.get(kind, name, namespace)
-        if not _is_ready(kind, item):
+    wanted = (("Deployment", "kube-system", "coredns"), *addons.READY, *gpu.READY, *extra)
+    # A list of each kind, not each object: who waits asks several times a second, of a machine that is busy.
+    items = {(kind, _address(item)): item for kind in {kind for kind, _, _ in wanted} for item in api.list(kind)[0]}
+    for kind, namespace, name in wanted:
+        if not _is_ready(kind, items.get((kind, (namespace, name)))):
             waiting.append(f"{kind} {name}")
     return waiting
+
+
+def _address(item: dict[str, Any]) -> tuple[str, str]:
+    return item["metadata"].get("namespace", ""), item["metadata"]["name"]
 
 
 def _is_ready(kind: str, item: dict[str, Any] | None) -> bool:

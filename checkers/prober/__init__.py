@@ -58,8 +58,8 @@ class Prober:
         """{status, headers, body, seconds} or {error, seconds}."""
         return self.ask("POST", "/http", {"url": url, **options}, timeout=float(options.get("timeout", 3)) + 5)
 
-    def tcp(self, host: str, port: int) -> dict[str, Any]:
-        return self.ask("POST", "/tcp", {"host": host, "port": port})
+    def tcp(self, host: str, port: int, **options: Any) -> dict[str, Any]:
+        return self.ask("POST", "/tcp", {"host": host, "port": port, **options})
 
     def dns(self, name: str) -> dict[str, Any]:
         return self.ask("POST", "/dns", {"name": name})

@@ -18,13 +18,13 @@ import (
 	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/informers"
 	"k8s.io/client-go/kubernetes"
 	listers "k8s.io/client-go/listers/core/v1"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/cache"
-
-	"k8s.io/apimachinery/pkg/labels"
 )
 
 // Any number above 200 is free for local use (rtnetlink(7)); this one marks our routes.
@@ -39,11 +39,13 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, os.Interrupt)
 	defer stop()
 
+	client := kubernetes.NewForConfigOrDie(config)
+	waitForAPI(ctx, client, self)
 	// Hundreds of simulated nodes may join: they have no pod network, and their heartbeats are not for us to hear.
 	real := informers.WithTweakListOptions(func(options *metav1.ListOptions) {
 		options.LabelSelector = "!kailab.dev/simulated"
 	})
-	factory := informers.NewSharedInformerFactoryWithOptions(kubernetes.NewForConfigOrDie(config), 0, real)
+	factory := informers.NewSharedInformerFactoryWithOptions(client, 0, real)
 	nodes := factory.Core().V1().Nodes()
 	// A node object changes at every heartbeat; one pending look is enough for any number of changes.
 	changed := make(chan struct{}, 1)
@@ -76,6 +78,17 @@ func main() {
 			}
 		}
 	}
+}
+
+// waitForAPI returns when the API server answers, or ctx ends. On a new node kube-proxy, which leads there, may be
+// later than this program; an informer that has failed would try again only after one second, two, four...
+func waitForAPI(ctx context.Context, client kubernetes.Interface, self string) {
+	_ = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
+		brief, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		_, err := client.CoreV1().Nodes().Get(brief, self, metav1.GetOptions{})
+		return err == nil, nil
+	})
 }
 
 // reconcile makes our routes equal to what the Node objects say.
