@@ -12,15 +12,16 @@ blobs=io.containerd.content.v1.content/blobs/sha256 snapshots=io.containerd.snap
 
 ctr() { command ctr --namespace=k8s.io "$@"; }
 
-# The layers of the image whose manifest has this digest; of what is no image's manifest, none.
+# The layers of the image that this digest names; none where it names an index, as the whole archive is one.
 layers_of() { ctr content get "$1" | jq --raw-output '.layers // [] | .[].digest'; }
 
-# Whether an image removes what an earlier layer has. The mark of that, a device with the numbers 0, 0, has its meaning
-# in the node image too, so it can't be kept there.
-removes_files() {
+# Whether one of these layers removes what another has. The mark of that, a device with the numbers 0, 0, has its
+# meaning in the node image too, so it can't be kept there.
+remove_files() {
   local layer
-  for layer in $(layers_of "$1"); do
-    if tar --list --file "$volume/$blobs/${layer#sha256:}" | grep '\(^\|/\)\.wh\.' >/dev/null; then return 0; fi  # reads all, else tar fails
+  for layer; do
+    # grep reads to the end: tar would fail if nobody did.
+    if tar --list --file "$volume/$blobs/${layer#sha256:}" | grep '\(^\|/\)\.wh\.' >/dev/null; then return 0; fi
   done
   return 1
 }
@@ -41,7 +42,10 @@ containerd --log-level error --root "$volume" </dev/null &
 timeout 60 sh -c 'until ctr version >/dev/null 2>&1; do sleep 0.1; done'
 ctr images import --all-platforms --no-unpack --digests -
 for digest in $(ctr images list | awk 'NR > 1 { print $3 }' | sort --unique); do
-  removes_files "$digest" || ctr snapshots --snapshotter=overlayfs unpack "$digest" >/dev/null
+  mapfile -t layers < <(layers_of "$digest")
+  if (( ${#layers[@]} )) && ! remove_files "${layers[@]}"; then
+    ctr snapshots --snapshotter=overlayfs unpack "$digest" >/dev/null
+  fi
 done
 kill %1
 wait %1 || true

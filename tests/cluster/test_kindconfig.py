@@ -175,7 +175,7 @@ def test_nobody_waits_for_a_leader_where_there_is_but_one() -> None:
 
 
 def test_kubeadm_finds_its_patches_on_the_control_plane() -> None:
-    """By their names: target+type, as "Customizing components with the kubeadm API" in Kubernetes' documentation says."""
+    """By their names, which are target+type ("Customizing components with the kubeadm API")."""
     control_plane = node_named("control-plane")
     on_host = {mount["containerPath"]: mount["hostPath"] for mount in control_plane["extraMounts"]}
     folder = Path(on_host[patches(control_plane)["InitConfiguration"]["patches"]["directory"]])

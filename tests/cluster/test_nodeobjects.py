@@ -59,6 +59,22 @@ def waiting(fake: FakeApi, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return bringup.unready(cast("Api", fake))
 
 
+@pytest.mark.parametrize(
+    ("namespace", "available", "said"),
+    [("kube-system", 2, []), ("kube-system", 1, ["Deployment coredns"]), ("default", 2, ["Deployment coredns"])],
+)
+def test_a_deployment_is_waited_for_where_it_belongs(
+    fake: FakeApi, namespace: str, available: int, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (addons, gpu):
+        monkeypatch.setattr(module, "READY", ())
+    fake.create({
+        "kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "coredns"},
+        "spec": {"replicas": 2}, "status": {"availableReplicas": available},
+    }, namespace)  # fmt: skip
+    assert bringup.unready(cast("Api", fake)) == said
+
+
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.name)
 def test_a_whole_node_is_left_alone(fake: FakeApi, node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     before = found(fake, node)
