@@ -90,10 +90,10 @@ class Bringup:
             Step("tools", "kind and kubectl", 30, self._find_tools),
             Step("node-image", "Node images", 840, self._make_node_images),
             Step("course-images", "Images of the course's programs", 60, self._make_course_images),
-            Step("nodes", "Cluster nodes", 40, self._make_nodes),
+            Step("nodes", "Cluster nodes", 20, self._make_nodes),
             Step("load", "Course images on every node", 30, self._load_images),
             Step("addons", "Add-ons: storage, metrics, load balancer, GPUs", 5, self._apply_addons),
-            Step("ready", "Everything ready", 20, self._wait_ready),
+            Step("ready", "Everything ready", 10, self._wait_ready),
         ]
 
     def _find_engine(self, log: Path, say: Say) -> str:
