@@ -44,7 +44,7 @@ def require(api: Api, say: Say, workspace: Workspace) -> None:
     while failed := _failed(api, workspace):
         if time.monotonic() > deadline:
             raise failed
-        say("waiting for pods to reach each other across nodes")
+        say(f"waiting: {failed.what}")
         time.sleep(POLL_SECONDS)
 
 

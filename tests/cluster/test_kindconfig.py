@@ -160,7 +160,9 @@ def test_the_scheduler_finds_its_configuration() -> None:
     on_host = {mount["containerPath"]: mount["hostPath"] for mount in nodes[0]["extraMounts"]}
     scheduler = patches(nodes[0])["ClusterConfiguration"]["scheduler"]
     (volume,) = scheduler["extraVolumes"]
-    assert {"name": "config", "value": volume["mountPath"]} in scheduler["extraArgs"]
+    config, election = scheduler["extraArgs"]
+    assert config == {"name": "config", "value": volume["mountPath"]}
+    assert election == {"name": "leader-elect", "value": "false"}
     read = yaml.safe_load(Path(on_host[volume["hostPath"]]).read_text())
     names = [profile["schedulerName"] for profile in read["profiles"]]
     assert names == ["default-scheduler", "gpu-packing", "sampling"]
@@ -168,10 +170,8 @@ def test_the_scheduler_finds_its_configuration() -> None:
 
 
 def test_nobody_waits_for_a_leader_where_there_is_but_one() -> None:
-    control_plane = node_named("control-plane")
-    assert extra_arguments(control_plane, "ClusterConfiguration")["leader-elect"] == "false"
-    scheduler = patches(control_plane)["ClusterConfiguration"]["scheduler"]
-    assert {"name": "leader-elect", "value": "false"} in scheduler["extraArgs"]
+    """The scheduler's arguments are looked at where it finds its configuration."""
+    assert extra_arguments(node_named("control-plane"), "ClusterConfiguration")["leader-elect"] == "false"
 
 
 def test_kubeadm_finds_its_patches_on_the_control_plane() -> None:
