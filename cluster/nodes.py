@@ -75,8 +75,17 @@ def started(engine: Engine, cluster: str) -> dict[str, datetime]:
 def start(engine: Engine, stopped: Sequence[NodeState], log: Path) -> None:
     """Start stopped nodes, the control plane first so that it gets back the address it had."""
     for node in sorted(stopped, key=lambda state: not state.node.is_control_plane):
-        verb = "unpause" if node.state == "paused" else "start"
-        engine.run(verb, node.container, log=log)
+        _run_again(engine, "unpause" if node.state == "paused" else "start", node.container, log)
+
+
+def _run_again(engine: Engine, verb: str, container: str, log: Path) -> None:
+    """`verb` is start, restart or unpause. A killed container that can't end is in its way, whatever the engine calls
+    that: running (Docker) or exited (Podman)."""
+    try:
+        engine.run(verb, container, log=log)
+    except CommandFailed:
+        let_end(engine, [container], log)
+        engine.run("start", container, log=log)
 
 
 def dead(engine: Engine, found: Sequence[NodeState]) -> list[NodeState]:
@@ -116,11 +125,7 @@ def restart_anew(engine: Engine, containers: Sequence[str], log: Path) -> None:
     """
     for container in containers:
         engine.run("exec", container, "rm", "-f", POD_NETWORK, log=log)
-        try:
-            engine.run("restart", container, log=log)
-        except CommandFailed:
-            let_end(engine, [container], log)
-            engine.run("start", container, log=log)
+        _run_again(engine, "restart", container, log)
 
 
 def remove(engine: Engine, cluster: str, log: Path) -> list[str]:

@@ -47,7 +47,7 @@ class FakeEngine(Engine):
             for name in [word.removeprefix("id-of-") for word in words if word.startswith("id-of-")]:
                 self.frozen.discard(name)
                 self.containers[name] = "exited"
-        cannot = {"exec": self.killed, "restart": self.frozen, "rm": self.frozen}.get(words[0], set())
+        cannot = ({"exec": self.killed} | dict.fromkeys(("start", "restart", "rm"), self.frozen)).get(words[0], set())
         failed = not cannot.isdisjoint(words)
         if failed and options.get("check", True):
             raise CommandFailed(words, "did not end", "")
@@ -99,6 +99,14 @@ def test_a_node_that_freezes_while_it_restarts_starts_all_the_same(tmp_path: Pat
     engine = FakeEngine("docker", "28", containers={"a": "running"}, frozen={"a"})
     nodes.restart_anew(engine, ["a"], tmp_path / "log")
     assert engine.calls[-1] == ["start", "a"]
+    assert not engine.frozen
+
+
+def test_a_killed_node_starts_that_podman_calls_exited_while_it_is_frozen(tmp_path: Path) -> None:
+    name = container_name(CLUSTER, NODES[1])
+    engine = FakeEngine("podman", "5", containers={name: "exited"}, slash="", frozen={name})
+    nodes.start(engine, [nodes.NodeState(NODES[1], name, "exited")], tmp_path / "log")
+    assert engine.calls[-1] == ["start", name]
     assert not engine.frozen
 
 
