@@ -210,9 +210,8 @@ class Bringup:
         config = kindconfig.config(self._name, self._node_images, shared, machine_of(self.engine))
         Identity.begin(self._workspace, self.engine.program, self.engine.endpoint())
         self._kind("create", "cluster", "--config", "-", log=log, stdin=json.dumps(config))
+        Identity.end(self._workspace)
         nodes.favour_control_plane(self.engine, self._name, log)
-        with contextlib.closing(connect(self._workspace.kubeconfig)) as api:
-            Identity.record(self._workspace, api)
 
     def _delete_nodes(self, log: Path) -> None:
         nodes.remove(self.engine, self._name, log)

@@ -27,9 +27,10 @@ class Identity:
         return bool(note.read(workspace.state).get("creating"))
 
     @classmethod
-    def record(cls, workspace: Workspace, api: Api) -> None:
-        begun = {key: value for key, value in note.read(workspace.state).items() if key != "creating"}
-        note.write(workspace.state, {**begun, "uid": uid(api)})
+    def end(cls, workspace: Workspace) -> None:
+        """The nodes are made. Which cluster that is, `verify` notes as soon as its API server has time to answer."""
+        begun = note.read(workspace.state)
+        note.write(workspace.state, {key: value for key, value in begun.items() if key != "creating"})
 
     @classmethod
     def keep(cls, workspace: Workspace, **fields: object) -> None:

@@ -45,13 +45,13 @@ def test_a_cluster_is_known_by_its_kube_system() -> None:
 
 
 def test_our_own_cluster_is_recognized(workspace: Workspace) -> None:
-    Identity.record(workspace, cluster("ours"))
+    assert Identity.verify(workspace, cluster("ours")) == "ours"
     assert Identity.verify(workspace, cluster("ours")) == "ours"
 
 
 @pytest.mark.parametrize("other", ["theirs", None])
 def test_a_foreign_cluster_is_refused_and_the_note_stays(workspace: Workspace, other: str | None) -> None:
-    Identity.record(workspace, cluster("ours"))
+    Identity.verify(workspace, cluster("ours"))
     before = files(workspace)
     with pytest.raises(KailabError, match="not the one that kailab made") as caught:
         Identity.verify(workspace, cluster(other))
@@ -72,23 +72,23 @@ def test_a_lost_or_damaged_note_is_written_again(workspace: Workspace, note: str
         Identity.verify(workspace, cluster("theirs"))
 
 
-def test_a_creation_counts_as_begun_until_it_is_recorded(workspace: Workspace) -> None:
+def test_a_creation_counts_as_begun_until_kind_has_made_the_nodes(workspace: Workspace) -> None:
     assert not Identity.creating(workspace)
     Identity.begin(workspace)
     assert Identity.creating(workspace)
-    Identity.record(workspace, cluster("ours"))
+    Identity.end(workspace)
     assert not Identity.creating(workspace)
 
 
 def test_a_new_creation_forgets_the_cluster_before(workspace: Workspace) -> None:
-    Identity.record(workspace, cluster("old"))
+    Identity.verify(workspace, cluster("old"))
     Identity.begin(workspace)
-    Identity.record(workspace, cluster("new"))
+    Identity.end(workspace)
     assert Identity.verify(workspace, cluster("new")) == "new"
 
 
 def test_forgetting_is_complete_and_can_be_repeated(workspace: Workspace) -> None:
-    Identity.record(workspace, cluster("ours"))
+    Identity.verify(workspace, cluster("ours"))
     for _ in range(2):
         Identity.forget(workspace)
     assert files(workspace) == {}
@@ -99,7 +99,7 @@ def test_the_engine_that_holds_a_cluster_is_noted_until_it_is_gone(workspace: Wo
     assert Identity.engine(workspace) == ""
     Identity.begin(workspace, "podman")
     assert Identity.engine(workspace) == "podman"
-    Identity.record(workspace, cluster("ours"))
+    Identity.end(workspace)
     assert Identity.engine(workspace) == "podman"
     assert Identity.verify(workspace, cluster("ours")) == "ours"
     Identity.forget(workspace)
@@ -114,7 +114,8 @@ def test_a_cluster_of_an_earlier_kailab_has_no_engine_noted(workspace: Workspace
 
 def test_a_copied_checkout_is_refused_the_cluster_of_its_original(workspace: Workspace, tmp_path: Path) -> None:
     Identity.begin(workspace)
-    Identity.record(workspace, cluster("ours"))
+    Identity.end(workspace)
+    Identity.verify(workspace, cluster("ours"))
     shared = Workspace(tmp_path / "home", workspace.cache)  # of the same checkout, as its tests have them
     shutil.copytree(workspace.state, shared.state)
     assert Identity.verify(shared, cluster("ours")) == "ours"

@@ -83,10 +83,15 @@ func main() {
 // waitForAPI returns when the API server answers, or ctx ends. On a new node kube-proxy, which leads there, may be
 // later than this program; an informer that has failed would try again only after one second, two, four...
 func waitForAPI(ctx context.Context, client kubernetes.Interface, self string) {
+	patience := time.Second
 	_ = wait.PollUntilContextCancel(ctx, 100*time.Millisecond, true, func(ctx context.Context) (bool, error) {
-		brief, cancel := context.WithTimeout(ctx, time.Second)
+		brief, cancel := context.WithTimeout(ctx, patience)
 		defer cancel()
 		_, err := client.CoreV1().Nodes().Get(brief, self, metav1.GetOptions{})
+		// A server that is slow to answer gets slower by everyone who gives up and shakes hands again.
+		if brief.Err() != nil {
+			patience = min(2*patience, 30*time.Second)
+		}
 		return err == nil, nil
 	})
 }
