@@ -1,8 +1,9 @@
 """The note about the cluster that a checkout has made: .kailab/cluster.json, and whose it is.
 
-{"creating": true} while the cluster is being made, then {"uid": UID of kube-system}. In both: `name` is the cluster's,
-`engine` and `endpoint` say where its containers are, `state` and `root` which folder and checkout have it now, `made`
-both of them as they were when it was made, and `pool` which of the load balancer's pools it has.
+{"creating": true} until kind has made the nodes, {"uid": UID of kube-system} as soon as the cluster was asked for it.
+Always: `name` is the cluster's, `engine` and `endpoint` say where its containers are, `state` and `root` which folder
+and checkout have it now, `made` both of them as they were when it was made, and `pool` which of the load balancer's
+pools it has.
 """
 
 from __future__ import annotations

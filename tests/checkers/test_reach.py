@@ -70,8 +70,10 @@ def test_a_route_that_comes_late_and_a_prober_that_is_replaced_are_waited_for(
     said: list[str] = []
     reach.require(API, said.append, workspace)
     assert next(answers, None) is None
-    assert said[0] == "waiting: Pods don't reach the pods on gpu-a."
-    assert len(said) == 2
+    assert said == [
+        "waiting: Pods don't reach the pods on gpu-a.",
+        "waiting: Whether pods reach each other can't be told.",
+    ]
 
 
 def test_a_firewall_is_named_with_the_line_that_opens_it(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

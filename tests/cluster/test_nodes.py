@@ -47,8 +47,8 @@ class FakeEngine(Engine):
             for name in [word.removeprefix("id-of-") for word in words if word.startswith("id-of-")]:
                 self.frozen.discard(name)
                 self.containers[name] = "exited"
-        cannot = ({"exec": self.killed} | dict.fromkeys(("start", "restart", "rm"), self.frozen)).get(words[0], set())
-        failed = not cannot.isdisjoint(words)
+        cannot = {"exec": self.killed, "start": self.frozen, "restart": self.frozen, "rm": self.frozen}
+        failed = not cannot.get(words[0], set()).isdisjoint(words)
         if failed and options.get("check", True):
             raise CommandFailed(words, "did not end", "")
         if words[0] == "rm" and not failed:
